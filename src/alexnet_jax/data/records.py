@@ -30,10 +30,14 @@ class Source(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the user asked for."""
+        ...
 
     @property
-    def classes(self) -> Sequence[str]: ...
+    def classes(self) -> Sequence[str]:
+        """Names of the classes, in label order."""
+        ...
 
     def __len__(self) -> int: ...
 
