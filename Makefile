@@ -58,7 +58,7 @@ check: $(DEV)  ## lint, formatting, types, the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 format: $(DEV)  ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix
@@ -102,5 +102,5 @@ $(RUNTIME): $(LOCK) requirements-build.txt pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(DEV): requirements-dev.txt | $(RUNTIME)
-	$(PIP) install --require-hashes --no-build-isolation --use-pep517 -r requirements-dev.txt
+	$(PIP) install --quiet --require-hashes --no-build-isolation --use-pep517 -r requirements-dev.txt
 	@touch $@
