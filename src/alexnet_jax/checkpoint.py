@@ -1,0 +1,303 @@
+"""Checkpoints: what is kept, where, and how it is found again.
+
+A checkpoint is an Orbax v1 directory with three items: ``params`` (plain nested
+dicts), ``preprocess`` (mean image, colour components) and ``training`` (velocities,
+step, drops), and a JSON record, ``Meta``, that makes it usable without its recipe.
+Orbax writes to a temporary name and renames, so a kill leaves no half checkpoint.
+"""
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from orbax.checkpoint import v1 as ocp
+
+from alexnet_jax import model
+from alexnet_jax.augment import Preprocess
+from alexnet_jax.errors import CheckpointError
+from alexnet_jax.mesh import shardings
+from alexnet_jax.networks import network as find_network
+from alexnet_jax.steps import TrainState
+
+FORMAT = 1
+_MARKER = "_CHECKPOINT_METADATA"
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every save
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a checkpoint says about itself; plain JSON.
+
+    Attributes:
+        network: name of the table.
+        classes: names of the classes, in label order.
+        image_size: side in pixels that pictures are brought to before the crop.
+        views: numbers of views that the data allows, the default first.
+        precision: ``f32`` or ``bf16``.
+        step: updates made.
+        epoch: cycles through the training set.
+        recipe: the resolved recipe, None for imported weights.
+        total_steps: of the whole schedule.
+        plateau: the schedule's memory, see ``optim.Plateau``.
+        evaluated: result of the evaluation at this step, if there was one.
+        eval_role: ``validation`` if that result may choose the best checkpoint,
+            ``test`` if it may only be reported.
+        format: version of this record.
+    """
+
+    network: str
+    classes: list[str]
+    image_size: int
+    views: list[int]
+    precision: str
+    step: int = 0
+    epoch: float = 0.0
+    recipe: dict[str, Any] | None = None
+    total_steps: int = 0
+    plateau: dict[str, Any] | None = None
+    evaluated: dict[str, Any] | None = None
+    eval_role: str | None = None
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint's weights, ready to run.
+
+    Attributes:
+        path: the directory they came from.
+        meta: what the checkpoint says about itself.
+        params: on the devices of the mesh that was asked for.
+        preprocess: mean image and colour components.
+    """
+
+    path: Path
+    meta: Meta
+    params: model.Params
+    preprocess: Preprocess
+
+
+class Checkpoints:
+    """The checkpoints of one run: the last ``keep`` and the best."""
+
+    def __init__(self, run_dir: Path, keep: int) -> None:
+        """Open ``run_dir/checkpoints``, clearing what a kill left half written."""
+        policies = ocp.training.preservation_policies
+        self.directory = run_dir.resolve() / "checkpoints"
+        self._orbax = ocp.training.Checkpointer(
+            self.directory,
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(keep),
+                    policies.BestN(
+                        get_metric_fn=lambda metrics: metrics["top1_error"],
+                        reverse=True,
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                ]
+            ),
+            cleanup_tmp_directories=True,
+        )
+
+    def steps(self) -> list[int]:
+        """Return the steps there are, in order."""
+        return sorted(checkpoint.step for checkpoint in self._orbax.checkpoints)
+
+    def save(self, state: TrainState, preprocess: Preprocess, meta: Meta) -> Path:
+        """Write a checkpoint and wait until it is on disk.
+
+        Args:
+            state: as it is after ``meta.step`` updates.
+            preprocess: mean image and colour components.
+            meta: what the checkpoint says about itself.
+
+        Raises:
+            CheckpointError: the disk is full or cannot be written.
+        """
+        error = _validation_error(meta)
+        metrics = None if error is None else {"top1_error": error}
+        try:
+            self._orbax.save_checkpointables(
+                meta.step,
+                {
+                    "params": state.params,
+                    "preprocess": preprocess._asdict(),
+                    "training": _training(state),
+                },
+                metrics=metrics,
+                custom_metadata=dataclasses.asdict(meta),
+                force=True,
+                overwrite=meta.step in self.steps(),
+            )
+        except Exception as error:
+            raise CheckpointError(
+                f"cannot save step {meta.step} in {self.directory}: "
+                f"{_one_line(error)}; free some space or choose another --run-dir"
+            ) from error
+        return self.directory / str(meta.step)
+
+    def restore(self, abstract: TrainState, step: int) -> TrainState:
+        """Load the state of ``step`` onto the mesh that ``abstract`` names.
+
+        Raises:
+            CheckpointError: it is damaged or of another shape.
+        """
+        path = self.directory / str(step)
+        wanted = {"params": abstract.params, "training": _training(abstract)}
+        items = _read(path, wanted)
+        training = items["training"]
+        return TrainState(
+            params=items["params"],
+            opt_state=training["opt_state"],
+            step=training["step"],
+            drops=training["drops"],
+        )
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._orbax.close()
+
+
+def _training(state: TrainState) -> dict[str, Any]:
+    return {"opt_state": state.opt_state, "step": state.step, "drops": state.drops}
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _read(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return ocp.load_checkpointables(path.resolve(), wanted)
+    except Exception as error:  # Orbax has no common class for a damaged file
+        raise CheckpointError(
+            f"checkpoint {path} is damaged or not of this network "
+            f"({_one_line(error)}); use another step"
+        ) from error
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Tell whether ``path`` is a checkpoint directory."""
+    return (path / _MARKER).is_file()
+
+
+def steps_in(run_dir: Path) -> list[Path]:
+    """Return the checkpoint directories of a run, in order of step."""
+    found = [p for p in (run_dir / "checkpoints").glob("*") if is_checkpoint(p)]
+    return sorted((p for p in found if p.name.isdigit()), key=lambda p: int(p.name))
+
+
+def resolve(path: str | Path) -> Path:
+    """Find the checkpoint that ``path`` stands for.
+
+    Args:
+        path: a run directory (its best checkpoint where it has one, else its last),
+            a step inside one (``RUN/500`` or ``RUN/checkpoints/500``), or a directory
+            of imported weights.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = Path(path).expanduser()
+    if is_checkpoint(path):
+        return path
+    if path.name.isdigit() and is_checkpoint(path.parent / "checkpoints" / path.name):
+        return path.parent / "checkpoints" / path.name
+    if path.name == "checkpoints" and path.is_dir():
+        path = path.parent
+    steps = steps_in(path)
+    if steps:
+        errors = {step: _validation_error(read_meta(step)) for step in steps}
+        scored = {step: error for step, error in errors.items() if error is not None}
+        return min(scored, key=scored.__getitem__) if scored else steps[-1]
+    if not path.exists():
+        raise CheckpointError(
+            f"no checkpoint at {path}: it does not exist; "
+            "--ckpt takes a run directory or a step inside one"
+        )
+    raise CheckpointError(
+        f"no checkpoint in {path}; --ckpt takes a run directory, a step inside one, "
+        "or imported weights"
+    )
+
+
+def _validation_error(meta: Meta) -> float | None:
+    """Return the error by which a checkpoint may be called the best, if any."""
+    if meta.evaluated is None or meta.eval_role != "validation":
+        return None
+    return meta.evaluated["top1_error"]
+
+
+def read_meta(path: Path) -> Meta:
+    """Read what a checkpoint says about itself.
+
+    Raises:
+        CheckpointError: it is damaged or from a later version.
+    """
+    try:
+        record = ocp.checkpointables_metadata(path.resolve()).custom_metadata
+        meta = Meta(**record)
+    except Exception as error:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged: its metadata cannot be read "
+            f"({_one_line(error)}); use another step"
+        ) from error
+    if meta.format > FORMAT:
+        raise CheckpointError(
+            f"checkpoint {path} has format {meta.format}, this version reads up to "
+            f"{FORMAT}; update alexnet-jax"
+        )
+    return meta
+
+
+def abstract_params(meta: Meta, mesh: Mesh) -> model.Params:
+    """Return the shapes of a checkpoint's parameters and where they lie on a mesh."""
+    table, classes = find_network(meta.network), len(meta.classes)
+    return jax.tree.map(
+        lambda shape, sharding: jax.ShapeDtypeStruct(
+            shape.shape, shape.dtype, sharding=sharding
+        ),
+        jax.eval_shape(lambda: model.init(table, classes, jax.random.key(0))),
+        shardings(mesh, model.param_specs(table, classes)),
+    )
+
+
+def load(path: str | Path, mesh: Mesh) -> Loaded:
+    """Load the weights of a checkpoint onto a mesh, whichever mesh trained them.
+
+    Args:
+        path: see ``resolve``.
+        mesh: where they go.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it is damaged.
+    """
+    path = resolve(path)
+    meta = read_meta(path)
+    table = find_network(meta.network)
+    everywhere = NamedSharding(mesh, P())
+
+    def whole(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, np.float32, sharding=everywhere)
+
+    side, colours = meta.image_size, table.channels
+    items = _read(
+        path,
+        {
+            "params": abstract_params(meta, mesh),
+            "preprocess": {
+                "mean": whole(side, side, colours),
+                "components": whole(colours, colours),
+            },
+        },
+    )
+    return Loaded(path, meta, items["params"], Preprocess(**items["preprocess"]))

@@ -1,0 +1,160 @@
+"""Testing: every image once, on any batch size and any mesh."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import jax
+from jax.sharding import Mesh
+
+from alexnet_jax import data, steps
+from alexnet_jax.augment import Preprocess
+from alexnet_jax.checkpoint import Loaded
+from alexnet_jax.data.records import Batch, Source
+from alexnet_jax.errors import ConfigError, DataError
+from alexnet_jax.mesh import check_batch
+from alexnet_jax.metrics import Scores
+from alexnet_jax.model import Params
+from alexnet_jax.networks import network as find_network
+
+EvalStep = Callable[[Params, Preprocess, Batch], Scores]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation found; errors are fractions between 0 and 1.
+
+    Attributes:
+        images: how many were counted.
+        top1_error: share whose true class is not the best guess.
+        top5_error: share whose true class is not among the five best.
+        log_prob: mean natural logarithm of the true class's probability.
+        views: 1 (centre) or 10, whose softmax outputs are averaged.
+    """
+
+    images: int
+    top1_error: float
+    top5_error: float
+    log_prob: float
+    views: int
+
+
+def score_batches(
+    step: EvalStep,
+    params: Params,
+    preprocess: Preprocess,
+    batches: Iterator[Batch],
+    mesh: Mesh,
+) -> Iterator[Scores]:
+    """Yield the scores so far, after each batch, as host numbers.
+
+    One batch is on its way to the devices while another is being computed.
+    """
+    total: Scores | None = None
+    pending: Scores | None = None
+    for batch in batches:
+        scores = step(params, preprocess, steps.put_batch(batch, mesh))
+        if pending is not None:
+            done = jax.device_get(pending)
+            total = done if total is None else total.merge(done)
+            yield total
+        pending = scores
+    if pending is not None:
+        done = jax.device_get(pending)
+        yield done if total is None else total.merge(done)
+
+
+def result(scores: Scores, views: int) -> Result:
+    """Turn sums into means."""
+    means = {name: float(value) for name, value in scores.compute().items()}
+    return Result(images=int(scores.top1_error.count), views=views, **means)
+
+
+def check_classes(loaded: Loaded, source: Source) -> None:
+    """Check that a data set has the classes that a checkpoint knows, in its order.
+
+    Raises:
+        DataError: it has not; the message names the first difference.
+    """
+    known, given = list(loaded.meta.classes), list(source.classes)
+    if known == given:
+        return
+    if len(known) != len(given):
+        raise DataError(
+            f"{source.name} has {len(given)} classes, the checkpoint {loaded.path} "
+            f"{len(known)}; evaluate on the data it was trained for"
+        )
+    place = next(i for i in range(len(known)) if known[i] != given[i])
+    raise DataError(
+        f"class {place} is {given[place]!r} in {source.name} but {known[place]!r} in "
+        f"the checkpoint {loaded.path}; evaluate on the data it was trained for"
+    )
+
+
+def choose_views(allowed: list[int], views: int | None) -> int:
+    """Return the number of views: what was asked for, or the default.
+
+    Raises:
+        ConfigError: the recipe's data does not allow it.
+    """
+    if views is None:
+        return allowed[0]
+    if views not in allowed:
+        reason = (
+            "ten views need a border to crop from and pictures that may be mirrored"
+            if views == 10
+            else "choose 1 or 10"
+        )
+        raise ConfigError(
+            f"--views {views}: this checkpoint allows "
+            f"{' or '.join(map(str, allowed))}; {reason}"
+        )
+    return views
+
+
+def evaluate(
+    loaded: Loaded,
+    source: Source,
+    mesh: Mesh,
+    *,
+    views: int | None = None,
+    batch_size: int = 128,
+    precision: str | None = None,
+) -> Iterator[Result]:
+    """Test a checkpoint on a split.
+
+    Args:
+        loaded: see ``checkpoint.load``.
+        source: a split whose classes are the checkpoint's.
+        mesh: the one that ``loaded`` lies on.
+        views: 1 or 10; the checkpoint's default when None.
+        batch_size: images in one step over all devices; any number the mesh divides.
+        precision: ``f32`` or ``bf16``; as trained when None.
+
+    Yields:
+        The result over the images so far; the last one counts every image once.
+
+    Raises:
+        ConfigError: views or a batch size that cannot be.
+        DataError: classes that do not match, or an image that cannot be read.
+    """
+    check_classes(loaded, source)
+    check_batch(mesh, batch_size)
+    meta, table = loaded.meta, find_network(loaded.meta.network)
+    views = choose_views(meta.views, views)
+    step = steps.eval_step(
+        table,
+        len(meta.classes),
+        mesh,
+        views=views,
+        precision=precision or meta.precision,
+    )
+    batches = data.eval_batches(
+        source,
+        batch_size=batch_size,
+        image_size=meta.image_size,
+        channels=table.channels,
+    )
+    for scores in score_batches(
+        step, loaded.params, loaded.preprocess, batches, mesh
+    ):
+        yield result(scores, views)

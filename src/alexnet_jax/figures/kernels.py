@@ -1,0 +1,52 @@
+"""Figure 3 of the paper: the first layer's kernels, tower by tower."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+COLUMNS = 16  # as in the paper's figure
+
+
+def filters(kernel: np.ndarray, towers: int, out: Path, *, title: str) -> None:
+    """Draw the first layer's kernels, one panel a tower.
+
+    Contrast is one for the whole picture: the largest weight of all kernels is black
+    or white, zero is grey, so strong kernels look strong.
+
+    Args:
+        kernel: ``f32[k, k, C, F]``, filters in tower order; C is 1 or 3.
+        towers: 1 or 2.
+        out: the picture, PNG.
+        title: written above.
+    """
+    size, _, colours, count = kernel.shape
+    own = count // towers
+    columns = min(COLUMNS, own)
+    lines = -(-own // columns)
+    figure = Figure(
+        figsize=(7, 0.5 + towers * (0.4 + 6.6 * lines / columns)), layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    panels = np.atleast_1d(figure.subplots(towers, 1))
+    scale = np.abs(kernel).max() or 1.0
+    for tower, axes in enumerate(panels):
+        sheet = np.ones((lines * (size + 1) - 1, columns * (size + 1) - 1, colours))
+        for index in range(own):
+            row, column = divmod(index, columns)
+            y, x = row * (size + 1), column * (size + 1)
+            picture = 0.5 + 0.5 * kernel[..., tower * own + index] / scale
+            sheet[y : y + size, x : x + size] = picture
+        axes.imshow(
+            sheet if colours == 3 else sheet[..., 0],
+            cmap="gray",
+            vmin=0,
+            vmax=1,
+            interpolation="nearest",
+        )
+        axes.set_axis_off()
+        if towers == 2:
+            axes.set_title(f"tower {tower + 1}", fontsize=8, loc="left")
+    figure.suptitle(f"{title}: the first layer's {count} kernels", fontsize=10)
+    figure.savefig(out, dpi=120)

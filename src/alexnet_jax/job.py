@@ -1,0 +1,152 @@
+"""A run before it begins: its devices, its data, its length, and what it will take."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from alexnet_jax import data, rundir, steps
+from alexnet_jax.augment import Preprocess
+from alexnet_jax.config import PlateauSchedule, Recipe
+from alexnet_jax.data.records import Batch, Dataset
+from alexnet_jax.errors import ConfigError
+from alexnet_jax.events import Planned
+from alexnet_jax.mesh import check_batch, make_mesh
+from alexnet_jax.mesh import describe as describe_mesh
+from alexnet_jax.networks import network as find_network
+from alexnet_jax.table import Network, trace
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run's fixed parts: everything but what changes from step to step."""
+
+    recipe: Recipe
+    network: Network
+    mesh: Mesh
+    dataset: Dataset
+    total_steps: int
+
+    @property
+    def classes(self) -> int:
+        """Count of classes."""
+        return len(self.dataset.train.classes)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps in a cycle through the training set; may be fractional."""
+        return len(self.dataset.train) / self.recipe.optimizer.batch_size
+
+    @property
+    def end_step(self) -> int:
+        """The step at which this run stops."""
+        return min(self.total_steps, self.recipe.run.steps or self.total_steps)
+
+    @property
+    def parameters(self) -> int:
+        """Count of weights and biases."""
+        return sum(t.parameters for t in trace(self.network, self.classes))
+
+    def due(self, step: int, every: float) -> bool:
+        """Tell whether something done every ``every`` epochs is due after ``step``."""
+        if step == 0:
+            return False
+        interval = every * self.steps_per_epoch
+        return step == self.total_steps or int(step / interval) > int(
+            (step - 1) / interval
+        )
+
+
+def plan_job(recipe: Recipe, devices: int | None, towers: int | None) -> Job:
+    """Find the devices and the data of a run, and check that they fit.
+
+    Raises:
+        ConfigError: a batch that does not divide, a plateau without validation.
+        DataError: the data is missing.
+    """
+    table = find_network(recipe.network)
+    mesh = make_mesh(table, devices=devices, towers=towers)
+    check_batch(mesh, recipe.optimizer.batch_size)
+    check_batch(mesh, recipe.eval.batch_size)
+    dataset = data.open_dataset(recipe.data)
+    if isinstance(recipe.schedule, PlateauSchedule) and dataset.eval_role == "test":
+        raise ConfigError(
+            f"schedule.kind plateau needs a validation split, but "
+            f"{dataset.eval.name} is a test split; use --eval-split with a part of "
+            "the training split, or schedule.kind steps"
+        )
+    epochs, batch = recipe.schedule.epochs, recipe.optimizer.batch_size
+    total = max(1, round(epochs * len(dataset.train) / batch))
+    return Job(recipe, table, mesh, dataset, total)
+
+
+def compile_step(job: Job) -> jax.stages.Compiled:
+    """Compile the training step ahead of time, for exactly this run's shapes."""
+    recipe, mesh = job.recipe, job.mesh
+    batch, side = recipe.optimizer.batch_size, recipe.data.image_size
+    colours = job.network.channels
+
+    def shape(dims: tuple[int, ...], dtype: type, spec: P) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(dims, dtype, sharding=NamedSharding(mesh, spec))
+
+    step = steps.train_step(recipe, job.network, job.classes, mesh, job.total_steps)
+    return step.lower(
+        steps.abstract_state(recipe, job.network, job.classes, mesh),
+        Batch(
+            shape((batch, side, side, colours), np.uint8, P("data")),
+            shape((batch,), np.int32, P("data")),
+            shape((batch,), np.bool_, P("data")),
+        ),
+        Preprocess(
+            shape((side, side, colours), np.float32, P()),
+            shape((colours, colours), np.float32, P()),
+        ),
+    ).compile()
+
+
+def dry_run(
+    recipe: Recipe,
+    run_dir: Path,
+    *,
+    devices: int | None = None,
+    towers: int | None = None,
+) -> Planned:
+    """Say what a run would take; reads the first batch, compiles, trains nothing.
+
+    Raises:
+        AlexNetError: the run could not start.
+    """
+    job = plan_job(recipe, devices, towers)
+    batches = data.train_batches(
+        job.dataset.train,
+        batch_size=recipe.optimizer.batch_size,
+        image_size=recipe.data.image_size,
+        channels=job.network.channels,
+        seed=recipe.run.seed,
+        num_steps=1,
+    )
+    first = next(batches)
+    batches.close()
+    began = time.monotonic()
+    memory = compile_step(job).memory_analysis()
+    used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    keep = recipe.run.keep + (job.dataset.eval_role == "validation")
+    return Planned(
+        mesh=describe_mesh(job.mesh),
+        parameters=job.parameters,
+        device_bytes=used,
+        checkpoint_bytes=2 * 4 * job.parameters,  # weights and velocities, float32
+        kept=keep,
+        free_bytes=rundir.free_bytes(run_dir.resolve()),
+        total_steps=job.total_steps,
+        steps_per_epoch=job.steps_per_epoch,
+        train_images=len(job.dataset.train),
+        eval_images=len(job.dataset.eval),
+        classes=job.classes,
+        first_batch=first.images.shape,
+        compile_seconds=time.monotonic() - began,
+    )

@@ -1,0 +1,207 @@
+"""A run's directory: recipe, metrics, TensorBoard events; one writer at a time.
+
+``recipe.toml`` (enough to repeat the run), ``metrics.jsonl``, ``tensorboard/``,
+``checkpoints/``, ``figures/`` and ``samples/``.
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alexnet_jax import recipes
+from alexnet_jax.config import Recipe
+from alexnet_jax.errors import CheckpointError
+from alexnet_jax.events import Evaluated, StepDone
+
+
+def next_name(parent: Path, recipe: str) -> Path:
+    """Return ``parent/RECIPE-N`` with the lowest N above all there are."""
+    taken = [
+        int(tail)
+        for path in parent.glob(f"{recipe}-*")
+        if (tail := path.name[len(recipe) + 1 :]).isdigit()
+    ]
+    return parent / f"{recipe}-{max(taken, default=0) + 1}"
+
+
+def is_run(path: Path) -> bool:
+    """Tell whether ``path`` is a run directory."""
+    return (path / "recipe.toml").is_file()
+
+
+def runs(parent: Path) -> list[Path]:
+    """Return the run directories in ``parent``, the one last written to last."""
+    found = [path for path in parent.glob("*") if is_run(path)]
+    return sorted(found, key=_last_written)
+
+
+def _last_written(run: Path) -> float:
+    metrics = run / "metrics.jsonl"
+    return (metrics if metrics.exists() else run / "recipe.toml").stat().st_mtime
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read the resolved recipe of a run.
+
+    Raises:
+        CheckpointError: ``path`` is not a run directory, or its recipe is damaged.
+    """
+    if not is_run(path):
+        raise CheckpointError(
+            f"{path} is not a run directory (it has no recipe.toml); "
+            "start a run with --run-dir, or name one to --resume"
+        )
+    try:
+        return recipes.override(tomllib.loads((path / "recipe.toml").read_text()), {})
+    except tomllib.TOMLDecodeError as error:
+        raise CheckpointError(f"{path / 'recipe.toml'} is damaged: {error}") from error
+
+
+class RunDir:
+    """An open run directory; use it as a context."""
+
+    def __init__(self, path: Path) -> None:
+        """Take hold of a directory that ``create`` or an earlier run has made.
+
+        Raises:
+            CheckpointError: another process writes to it, or nobody may.
+        """
+        self.path = path.resolve()
+        try:
+            self._lock = open(self.path / ".lock", "w")  # noqa: SIM115
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write to {path}: {error.strerror}; choose another --run-dir"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise CheckpointError(
+                f"{path} is in use by another process; wait for it, or choose "
+                "another --run-dir"
+            ) from error
+        self._tensorboard = None
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> "RunDir":
+        """Make a new run directory.
+
+        Raises:
+            CheckpointError: there is something already, or it cannot be made.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise CheckpointError(
+                f"{path} exists and is not overwritten; continue it with --resume "
+                f"--run-dir {path}, or choose another --run-dir"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run = cls(path)
+            run._write_recipe(recipe)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot make run directory {path}: {error.strerror}; "
+                "choose another --run-dir"
+            ) from error
+        return run
+
+    def _write_recipe(self, recipe: Recipe) -> None:
+        partial = self.path / ".recipe.toml"
+        partial.write_text(
+            "# The resolved recipe of this run; repeat it with\n"
+            "#   alexnet train THIS_FILE\n" + recipes.dump(recipe)
+        )
+        partial.replace(self.path / "recipe.toml")
+
+    def __enter__(self) -> "RunDir":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        self._lock.close()
+
+    def forget_after(self, step: int) -> None:
+        """Drop the rows after ``step``: they are about to be written again."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = [row for row in read_metrics(self.path) if row["step"] <= step]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        partial.replace(path)
+
+    def write(self, event: StepDone | Evaluated) -> None:
+        """Add an event's row to ``metrics.jsonl`` and to TensorBoard's events.
+
+        Raises:
+            CheckpointError: the disk is full.
+        """
+        try:
+            with open(self.path / "metrics.jsonl", "a") as file:
+                file.write("".join(json.dumps(row) + "\n" for row in _rows(event)))
+            self._write_tensorboard(event)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write to {self.path}: {error.strerror}; free some space, "
+                f"then continue with --resume --run-dir {self.path}"
+            ) from error
+
+    def _write_tensorboard(self, event: StepDone | Evaluated) -> None:
+        if self._tensorboard is None:
+            from tensorboardX import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"))
+        for row in _rows(event):
+            for name, value in row.items():
+                if name in ("split", "step", "epoch", "views", "images"):
+                    continue
+                values = value if isinstance(value, dict) else {"": value}
+                for key, number in values.items():
+                    tag = f"{row['split']}/{name}" + (f"/{key}" if key else "")
+                    self._tensorboard.add_scalar(tag, number, row["step"])
+
+
+def _rows(event: StepDone | Evaluated) -> list[dict[str, Any]]:
+    when = {"step": event.step, "epoch": round(event.epoch, 6)}
+    if isinstance(event, StepDone):
+        return [
+            {
+                "split": "train",
+                **when,
+                "loss": event.loss,
+                "top1_error": event.top1_error,
+                "learning_rate": event.learning_rate,
+                "images_per_second": event.images_per_second,
+                "input_stall": event.input_stall,
+            }
+        ]
+    return [
+        {"split": "train", **when, "update_ratios": event.update_ratios},
+        {"split": "eval", **when, **dataclasses.asdict(event.result)},
+    ]
+
+
+def read_metrics(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a run's ``metrics.jsonl``; a last line cut off is left out."""
+    path = run_dir / "metrics.jsonl"
+    if not path.exists():
+        return
+    with open(path) as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free space where ``path`` is, or would be."""
+    while not path.exists():
+        path = path.parent
+    stats = os.statvfs(path)
+    return stats.f_bavail * stats.f_frsize
