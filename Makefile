@@ -84,7 +84,7 @@ SOLVE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-
 
 clean:  ## remove the environment, builds and caches; never runs/
 	rm -rf $(VENV) dist .cache .pytest_cache .ruff_cache .import_linter_cache .coverage
-	find src cli tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: name a Python 3.11 or newer with make PYTHON=..." >&2; exit 1; }
