@@ -77,7 +77,7 @@ def decode(image: bytes | np.ndarray, image_size: int, channels: int) -> np.ndar
         if image.shape == shape and image.dtype == np.uint8:
             return image
         return _array(_square(_from_array(image), image_size, channels))
-    pixels = _same_size_jpeg(image, shape)
+    pixels = same_size_jpeg(image, image_size, channels)
     if pixels is not None:
         return pixels
     return _array(_from_file(image, image_size, channels))
@@ -119,16 +119,24 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def _same_size_jpeg(data: bytes, shape: tuple[int, int, int]) -> np.ndarray | None:
-    """Decode a JPEG that needs no scaling, or None for any other picture."""
-    size, _, channels = shape
+def same_size_jpeg(data: bytes, size: int, channels: int) -> np.ndarray | None:
+    """Decode a JPEG that needs neither scaling nor turning nor another colour space.
+
+    Args:
+        data: an encoded file.
+        size: of the sides that it must have, in pixels.
+        channels: that it must have: 1 or 3.
+
+    Returns:
+        ``u8[size, size, channels]``, or None for any other file or a damaged one.
+    """
     if data[:3] != b"\xff\xd8\xff" or b"Exif\0" in data:
         return None  # Exif may hold an orientation; such files are rare in a store
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
         if (height, width) != (size, size):
             return None
-        if channels == 3 and colorspace in ("YCbCr", "RGB", "Gray"):
+        if channels == 3 and colorspace in ("YCbCr", "RGB"):
             return simplejpeg.decode_jpeg(data, "RGB")
         if channels == 1 and colorspace == "Gray":
             return simplejpeg.decode_jpeg(data, "GRAY")

@@ -24,6 +24,8 @@ class Record(NamedTuple):
 class Source(Protocol):
     """A split that can be read at random; safe to read from many threads.
 
+    A record that cannot be read raises an ImageError that starts with its id.
+
     Attributes:
         name: what the user asked for, such as ``tfds:cifar10 train``.
         classes: names of the classes, in label order.

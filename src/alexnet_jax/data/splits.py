@@ -66,6 +66,26 @@ def role_of(split: str) -> Role:
     return "validation" if names <= {"train", "validation", "val"} else "test"
 
 
+def default_eval_split(spec: str, names: Sequence[str]) -> str:
+    """Choose the split to evaluate on.
+
+    Args:
+        spec: of the data set, for messages.
+        names: of its splits.
+
+    Raises:
+        DataError: there is neither a validation nor a test split.
+    """
+    for name in ("validation", "val", "test"):
+        if name in names:
+            return name
+    listed = ", ".join(names) or "none"
+    raise DataError(
+        f"{spec} has no validation or test split (its splits: {listed}); slice one, "
+        "such as --train-split train[:90%] --eval-split train[90%:]"
+    )
+
+
 def check_known(spec: str, split: str, names: Sequence[str]) -> None:
     """Raise a DataError that lists the splits unless `split` names one of them."""
     if base(split) not in names:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_jax.data.records import Record, Source
-from alexnet_jax.data.splits import Role, role_of
+from alexnet_jax.data.splits import Role, default_eval_split, role_of
 from alexnet_jax.errors import DataError
 
 # tfds keeps the name of a picture's file under one of these, where it keeps it.
@@ -31,13 +31,20 @@ class TfdsSplit:
         extents: file, first record and end of each stretch that the split takes.
     """
 
-    def __init__(self, builder: Any, spec: str, split: str):
+    def __init__(
+        self,
+        builder: Any,
+        spec: str,
+        split: str,
+        classes: Sequence[str] | None = None,
+    ):
         """Open a split.
 
         Args:
             builder: of a set that `open_builder` has checked.
             spec: what the user asked for, for messages.
             split: in tfds's syntax, such as ``train[:45000]``.
+            classes: their names in label order; tfds's list when None.
 
         Raises:
             DataError: there is no such split.
@@ -49,7 +56,7 @@ class TfdsSplit:
         example: Any = tf_example_pb2
         self.name = f"{spec} {split}"
         features = builder.info.features
-        self.classes: Sequence[str] = tuple(features["label"].names)
+        self.classes: Sequence[str] = tuple(classes or features["label"].names)
         self._id = next((key for key in _ID_FEATURES if key in features), None)
         self._parse = example.Example.FromString
         _check_split(builder, spec, split)
@@ -113,26 +120,6 @@ def open_splits(
         chosen = split or default_eval_split(spec, list(builder.info.splits))
         opened.append((TfdsSplit(builder, spec, chosen), role_of(chosen)))
     return opened
-
-
-def default_eval_split(spec: str, names: Sequence[str]) -> str:
-    """Choose the split to evaluate on.
-
-    Args:
-        spec: of the data set, for messages.
-        names: of its splits.
-
-    Raises:
-        DataError: there is neither a validation nor a test split.
-    """
-    for name in ("validation", "val", "test"):
-        if name in names:
-            return name
-    listed = ", ".join(names) or "none"
-    raise DataError(
-        f"{spec} has no validation or test split (its splits: {listed}); slice one, "
-        "such as --train-split train[:90%] --eval-split train[90%:]"
-    )
 
 
 def open_builder(spec: str, directory: str | None) -> Any:
