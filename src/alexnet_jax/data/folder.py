@@ -124,13 +124,13 @@ def _open_splits(
         for name in ("train", chosen.partition("[")[0]):
             if name not in cache:
                 classes = cache["train"].classes if "train" in cache else None
-                cache[name] = _scan(f"{spec} {name}", root / name, classes)
+                cache[name] = scan(f"{spec} {name}", root / name, classes)
         opened.append((take(spec, cache, chosen), role_of(chosen)))
     return opened
 
 
 def _hash_split(spec: str, root: Path) -> Mapping[str, FolderSplit]:
-    whole = _scan(spec, root, None)
+    whole = scan(spec, root, None)
     held_out = np.array([_share(path) < _VALIDATION_SHARE for path in whole.paths])
     if held_out.all() or not held_out.any():
         raise DataError(
@@ -156,7 +156,7 @@ def _share(path: str) -> float:
     return int.from_bytes(digest) / 2**64
 
 
-def _scan(name: str, root: Path, classes: Sequence[str] | None) -> FolderSplit:
+def scan(name: str, root: Path, classes: Sequence[str] | None) -> FolderSplit:
     """List a folder of class folders.
 
     Args:

@@ -204,6 +204,11 @@ def build_command(name: str, folder: Path) -> str:
 
 def _not_found(spec: str, name: str, folder: Path, error: Exception) -> DataError:
     plain = re.split(r"[/:]", name)[0]
+    if plain == "imagenet2012" and spec != plain and not (folder / plain).is_dir():
+        return DataError(
+            f"{spec} is not in {folder}; give imagenet2012 instead, which also reads "
+            "the tar files that image-net.org gives"
+        )
     if not folder.is_dir():
         return DataError(
             f"{spec} is not there: the folder {folder} does not exist; give "
