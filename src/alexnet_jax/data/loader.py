@@ -10,7 +10,7 @@ batch has fresh arrays, because JAX may keep using the host's memory of the last
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from alexnet_jax.data.memory import ArraySource, cores, decode_record
 from alexnet_jax.data.order import epoch_order
 from alexnet_jax.data.records import Batch, Source
 from alexnet_jax.errors import ConfigError, DataError
+
+Batches = Generator[Batch, None, None]  # a generator, for it can be closed
 
 # Images in a work item, at most. Prepared JPEGs take about 0.3 ms each, so that the
 # cost of an item (about 0.1 ms) is small beside its work.
@@ -34,7 +36,7 @@ def train_batches(
     num_steps: int,
     start_step: int = 0,
     threads: int | None = None,
-) -> Iterator[Batch]:
+) -> Batches:
     """Give the batches of a run, from `start_step` to its end.
 
     Args:
@@ -83,7 +85,7 @@ def eval_batches(
     image_size: int,
     channels: int,
     threads: int | None = None,
-) -> Iterator[Batch]:
+) -> Batches:
     """Give every record of a split once, in its own order.
 
     Args:
@@ -127,7 +129,7 @@ def _batches(
     image_size: int,
     channels: int,
     threads: int | None,
-) -> Iterator[Batch]:
+) -> Batches:
     """Choose the way: a take from an array, or threads that decode."""
     square = (image_size, image_size, channels)
     if isinstance(source, ArraySource) and source.images.shape[1:] == square:
@@ -141,7 +143,7 @@ def _from_array(
     indices: Callable[[int], np.ndarray],
     steps: range,
     batch_size: int,
-) -> Iterator[Batch]:
+) -> Batches:
     for step in steps:
         chosen = indices(step)
         images, labels = source.images[chosen], source.labels[chosen]
@@ -191,9 +193,7 @@ class _Empty:
             return self._open.pop(step)[0]
 
 
-def _from_threads(
-    source: Source, empty: _Empty, steps: range, threads: int
-) -> Iterator[Batch]:
+def _from_threads(source: Source, empty: _Empty, steps: range, threads: int) -> Batches:
     import grain  # takes over a second; only sources that must be decoded pay it
 
     rows = min(_SLICE, -(-empty.batch_size // threads))

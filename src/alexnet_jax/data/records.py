@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Record(NamedTuple):
     id: str
 
 
+@runtime_checkable
 class Source(Protocol):
     """A split that can be read at random; safe to read from many threads.
 
