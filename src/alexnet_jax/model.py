@@ -16,7 +16,9 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Key
 
-from alexnet_jax import layers
+from alexnet_jax.convolution import conv
+from alexnet_jax.normalization import response_norm, spatial_norm
+from alexnet_jax.pooling import avg_pool, max_pool
 from alexnet_jax.table import (
     AvgPool,
     Classifier,
@@ -87,12 +89,16 @@ class AlexNet(nnx.Module):
             Logits ``f32[B, classes]``, the same on every tower.
         """
         local_towers = self.network.towers // lax.axis_size("tower")
-        x = images.astype(dtype)
+        # Every device works on its own share of everything from here on. What was
+        # the same on several devices is cast to varying over their axis, so that JAX
+        # sums its gradient over that axis on the way back.
+        x = lax.pcast(images.astype(dtype), "tower", to="varying")
         split = False  # are the channels of x divided between the towers?
         for row in self.network.rows:
             with jax.named_scope(row.name):
                 if isinstance(row, Conv | Dense | Classifier):
                     kernel = self.weights[row.name]["kernel"][...].astype(dtype)
+                    kernel = lax.pcast(kernel, "data", to="varying")
                     bias = self.weights[row.name]["bias"][...].astype(dtype)
                 match row:
                     case Conv():
@@ -101,7 +107,7 @@ class AlexNet(nnx.Module):
                         if kernel.ndim == 5:  # a kernel a tower, on its own maps
                             x = jnp.concatenate(
                                 [
-                                    layers.conv(maps, own, row.stride, row.pad)
+                                    conv(maps, own, row.stride, row.pad)
                                     for maps, own in zip(
                                         jnp.split(x, len(kernel), -1),
                                         kernel,
@@ -111,7 +117,7 @@ class AlexNet(nnx.Module):
                                 axis=-1,
                             )
                         else:
-                            x = layers.conv(x, kernel, row.stride, row.pad)
+                            x = conv(x, kernel, row.stride, row.pad)
                         x = x + bias
                         split = True
                     case Dense():
@@ -139,7 +145,7 @@ class AlexNet(nnx.Module):
                         x = lax.psum(x.astype(jnp.float32), "tower")
                         x = x + bias.astype(jnp.float32)
                     case ResponseNorm():
-                        x = layers.response_norm(
+                        x = response_norm(
                             x,
                             towers=local_towers,
                             size=row.size,
@@ -148,18 +154,18 @@ class AlexNet(nnx.Module):
                             k=row.k,
                         )
                     case SpatialNorm():
-                        x = layers.spatial_norm(
+                        x = spatial_norm(
                             x, size=row.size, alpha=row.alpha, beta=row.beta, k=row.k
                         )
                     case MaxPool():
-                        x = layers.max_pool(x, row.size, row.stride)
+                        x = max_pool(x, row.size, row.stride)
                     case AvgPool():
-                        x = layers.avg_pool(x, row.size, row.stride)
+                        x = avg_pool(x, row.size, row.stride)
                     case Relu():
                         x = jnp.maximum(x, 0)
                     case Dropout():
                         mask = None if masks is None else masks[row.name]
-                        x = layers.dropout(x, mask, row.keep)
+                        x = x * row.keep if mask is None else jnp.where(mask, x, 0)
             if record is not None:
                 record[row.name] = x
         return x

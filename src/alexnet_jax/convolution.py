@@ -1,0 +1,131 @@
+"""Convolution with a kernel gradient that is quick on CPU.
+
+XLA's CPU backend computes the gradient of a convolution's kernel as a convolution
+with a window as large as the picture, at a fraction of the speed of its forward pass.
+There it is a sum over a few images at a time of patches' transpose times the output's
+gradient, one matrix product each: the patches stay in the cache. Other backends keep
+XLA's own.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from alexnet_jax.table import conv_size
+
+Maps = Float[Array, "batch height width channels"]
+Kernel = Float[Array, "size size inputs outputs"]
+
+PATCH_BYTES = 4 << 20
+"""Patches made at a time: about what a core's cache holds (measured 1 to 8 MB)."""
+
+
+def conv(
+    x: Maps, kernel: Kernel, stride: int, pad: int
+) -> Float[Array, "batch out_height out_width outputs"]:
+    """Convolve with zero padding; a last window may overhang (net 145: 3 pixels).
+
+    Inside ``shard_map`` both arguments must vary over the same mesh axes.
+
+    Args:
+        x: ``[B, H, W, I]``, square.
+        kernel: ``[k, k, I, O]``, of the same dtype.
+        stride: pixels from one window to the next.
+        pad: pixels of zeros on each side.
+    """
+    return _conv(x, kernel, stride, pad)
+
+
+def _high_pad(size: int, window: int, stride: int, pad: int) -> int:
+    out = conv_size(size, window, stride, pad)
+    return (out - 1) * stride + window - size - pad
+
+
+def _plain(x: Maps, kernel: Kernel, stride: int, pad: int) -> Maps:
+    high = _high_pad(x.shape[1], kernel.shape[0], stride, pad)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((pad, high), (pad, high)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+_conv = jax.custom_vjp(_plain, nondiff_argnums=(2, 3))
+
+
+def _forward(x: Maps, kernel: Kernel, stride: int, pad: int):
+    return _plain(x, kernel, stride, pad), (x, kernel)
+
+
+def _backward(stride: int, pad: int, saved: tuple[Maps, Kernel], dy: Maps):
+    x, kernel = saved
+    (dx,) = jax.vjp(lambda x: _plain(x, kernel, stride, pad), x)[1](dy)
+    dkernel = lax.platform_dependent(
+        x,
+        kernel,
+        dy,
+        cpu=partial(kernel_gradient, stride=stride, pad=pad),
+        default=lambda x, kernel, dy: jax.vjp(
+            lambda kernel: _plain(x, kernel, stride, pad), kernel
+        )[1](dy)[0],
+    )
+    return dx, dkernel
+
+
+_conv.defvjp(_forward, _backward)
+
+
+def kernel_gradient(
+    x: Maps, kernel: Kernel, dy: Maps, *, stride: int, pad: int
+) -> Kernel:
+    """Return the gradient of ``kernel``: patches' transpose times ``dy``.
+
+    Args:
+        x: the input, ``[B, H, W, I]``.
+        kernel: ``[k, k, I, O]``; only its shape and dtype matter.
+        dy: the output's gradient, ``[B, H', W', O]``.
+        stride, pad: as in the forward pass.
+    """
+    window, _, inputs, outputs = kernel.shape
+    batch, out = len(x), dy.shape[1]
+    high = _high_pad(x.shape[1], window, stride, pad)
+    x = jnp.pad(x, ((0, 0), (pad, high), (pad, high), (0, 0)))
+    reach = (out - 1) * stride + 1
+    patch_bytes = out**2 * window**2 * inputs * x.dtype.itemsize
+    most = max(1, PATCH_BYTES // patch_bytes)
+    chunk = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
+
+    def add(total: Array, pair: tuple[Maps, Maps]) -> tuple[Array, None]:
+        images, gradients = pair
+        patches = jnp.concatenate(
+            [
+                images[:, i : i + reach : stride, j : j + reach : stride]
+                for i in range(window)
+                for j in range(window)
+            ],
+            axis=-1,
+        )
+        part = jnp.tensordot(
+            patches,
+            gradients,
+            ((0, 1, 2), (0, 1, 2)),
+            preferred_element_type=jnp.float32,
+        )
+        return total + part, None
+
+    # Made from the kernel so that inside shard_map it varies over the same axes.
+    zero = jnp.zeros_like(kernel.reshape(-1, outputs), jnp.float32)
+    total, _ = lax.scan(
+        add,
+        zero,
+        (
+            x.reshape(batch // chunk, chunk, *x.shape[1:]),
+            dy.reshape(batch // chunk, chunk, *dy.shape[1:]),
+        ),
+    )
+    return total.reshape(kernel.shape).astype(kernel.dtype)

@@ -1,0 +1,105 @@
+"""The two response normalisations, with one hand-written gradient.
+
+Both are ``y = x * d^-beta`` with ``d = k + scale * W(x^2)``, where W sums over a
+window that is symmetric: over neighbouring maps, or over a square of the same map. So
+both have the gradient ``dx = dy * d^-beta - 2 * scale * beta * x * W(dy * y / d)``,
+which needs one more window sum and no transposed slices. Squares, sums and powers are
+float32 whatever the dtype of ``x``.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Maps = Float[Array, "batch height width channels"]
+WindowSum = Callable[[Maps], Maps]
+
+
+def response_norm(
+    x: Maps, *, towers: int, size: int, alpha: float, beta: float, k: float
+) -> Maps:
+    """Normalise over ``size`` neighbouring maps of the same tower (section 3.3).
+
+    ``x / (k + alpha / size * sum of squares)^beta``; the window is cut at the first
+    and the last map of a tower.
+
+    Args:
+        x: ``[B, H, W, C]``, channels in tower order.
+        towers: how many towers' maps ``x`` holds.
+        size: maps in a window, odd.
+        alpha: as printed in the 2012 configuration, before the division by size.
+        beta: the power.
+        k: the constant, ``minDiv`` in the 2012 code.
+    """
+    window = partial(_sum_over_maps, towers=towers, size=size)
+    return _normalize(x, window, alpha / size, beta, k)
+
+
+def spatial_norm(x: Maps, *, size: int, alpha: float, beta: float, k: float) -> Maps:
+    """Normalise over a ``size`` x ``size`` square of the same map (net 145's cnorm2).
+
+    ``x / (k + alpha / size^2 * sum of squares)^beta``; the square is cut at the
+    borders of the picture. Arguments as in ``response_norm``; ``size`` in pixels.
+    """
+    window = partial(_sum_over_square, size=size)
+    return _normalize(x, window, alpha / size**2, beta, k)
+
+
+def _sum_over_maps(x: Maps, *, towers: int, size: int) -> Maps:
+    *lead, channels = x.shape
+    width, half = channels // towers, size // 2
+    apart = x.reshape(*lead, towers, width)
+    padded = jnp.pad(apart, ((0, 0),) * 4 + ((half, half),))
+    return sum(padded[..., i : i + width] for i in range(size)).reshape(x.shape)
+
+
+def _sum_over_square(x: Maps, *, size: int) -> Maps:
+    half = size // 2
+    for axis in (1, 2):  # a square's sum is a column's sum of rows' sums
+        pad = [(0, 0)] * 4
+        pad[axis] = (half, half)
+        padded = jnp.pad(x, pad)
+        x = sum(
+            lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis)
+            for i in range(size)
+        )
+    return x
+
+
+def _power(d: Maps, beta: float) -> Maps:
+    """Return ``d^-beta``."""
+    if beta == 0.75:  # two square roots are far cheaper than exp(log)
+        return lax.rsqrt(d * jnp.sqrt(d))
+    return d**-beta
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _normalize(x: Maps, window: WindowSum, scale: float, beta: float, k: float) -> Maps:
+    return _forward(x, window, scale, beta, k)[0]
+
+
+def _forward(x: Maps, window: WindowSum, scale: float, beta: float, k: float):
+    d = k + scale * window(x.astype(jnp.float32) ** 2)
+    return (x * _power(d, beta)).astype(x.dtype), (x, d)
+
+
+def _backward(
+    window: WindowSum,
+    scale: float,
+    beta: float,
+    k: float,
+    saved: tuple[Maps, Maps],
+    dy: Maps,
+):
+    del k
+    x, d = saved
+    wide, flow = x.astype(jnp.float32), dy.astype(jnp.float32) * _power(d, beta)
+    spread = window(flow * wide / d)
+    return ((flow - 2 * scale * beta * wide * spread).astype(x.dtype),)
+
+
+_normalize.defvjp(_forward, _backward)

@@ -1,0 +1,164 @@
+"""Pools with hand-written gradients.
+
+XLA differentiates a window reduction by scattering, and a maximum of slices by padding
+each slice back to full size; both cost many times the forward pass on CPU. Here the
+gradient of a pixel is gathered instead: with windows ``size`` wide, ``stride`` apart,
+the pixel at ``stride * i + r`` lies in the windows ``i, i - 1, ...`` as far as they
+reach, so the gradient is a sum of few shifted pictures of the output's size.
+"""
+
+from collections.abc import Callable
+from functools import partial, reduce
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from alexnet_jax.table import pool_size
+
+Maps = Float[Array, "batch height width channels"]
+Pooled = Float[Array, "batch out_height out_width channels"]
+
+
+def _reduce_windows(
+    x: Maps, size: int, stride: int, fill: float, combine: Callable
+) -> Pooled:
+    """Combine each window's pixels, columns first and then rows."""
+    out = pool_size(x.shape[1], size, stride)
+    high = max(0, (out - 1) * stride + size - x.shape[1])
+    x = jnp.pad(x, ((0, 0), (0, high), (0, high), (0, 0)), constant_values=fill)
+    reach = (out - 1) * stride + 1
+    for axis in (1, 2):
+        x = reduce(
+            combine,
+            [
+                lax.slice_in_dim(x, i, i + reach, stride, axis=axis)
+                for i in range(size)
+            ],
+        )
+    return x
+
+
+def _gather(
+    side: int,
+    size: int,
+    stride: int,
+    pixel: Callable[[int, int, list[tuple[int, int]]], Array],
+    batch: int,
+    channels: int,
+) -> Maps:
+    """Assemble a picture from ``stride**2`` interleaved ones.
+
+    Args:
+        side: of the picture, pixels.
+        size, stride: of the windows.
+        pixel: gives, for a remainder (r, s) and the windows that reach it (how many
+            steps back in y and x), the pixels at ``stride * i + r, stride * j + s``.
+        batch, channels: of the picture.
+    """
+    cells = -(-side // stride)
+
+    def back(remainder: int) -> range:
+        return range((size - 1 - remainder) // stride + 1)
+
+    rows = [
+        jnp.stack(
+            [
+                pixel(r, s, [(d, e) for d in back(r) for e in back(s)])
+                for s in range(stride)
+            ],
+            axis=3,
+        )
+        for r in range(stride)
+    ]
+    whole = jnp.stack(rows, axis=2)
+    whole = whole.reshape(batch, cells * stride, cells * stride, channels)
+    return whole[:, :side, :side]
+
+
+def _shifted(y: Pooled, cells: int, reach: int, fill: float) -> Callable:
+    """Return a function of (d, e) that gives the window d, e steps back of a cell."""
+    extra = max(0, cells - y.shape[1])
+    pad = ((0, 0), (reach, extra), (reach, extra), (0, 0))
+    padded = jnp.pad(y, pad, constant_values=fill)
+    return lambda d, e: padded[
+        :, reach - d : reach - d + cells, reach - e : reach - e + cells
+    ]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def max_pool(x: Maps, size: int, stride: int) -> Pooled:
+    """Return the largest value of each ``size`` x ``size`` window (section 3.4).
+
+    The gradient goes, whole, to every pixel that equals its window's maximum, as in
+    the 2012 kernels (XLA and PyTorch choose one where values tie).
+
+    Args:
+        x: ``[B, H, H, C]``; a last window may hang over (ceiling rule).
+        size, stride: pixels.
+    """
+    return _reduce_windows(x, size, stride, -jnp.inf, jnp.maximum)
+
+
+def _max_forward(x: Maps, size: int, stride: int):
+    y = max_pool(x, size, stride)
+    return y, (x, y)
+
+
+def _max_backward(size: int, stride: int, saved: tuple[Maps, Pooled], dy: Pooled):
+    x, y = saved
+    batch, side, _, channels = x.shape
+    cells, reach = -(-side // stride), (size - 1) // stride
+    spare = cells * stride - side
+    pad = ((0, 0), (0, spare), (0, spare), (0, 0))
+    apart = jnp.pad(x, pad, constant_values=-jnp.inf).reshape(
+        batch, cells, stride, cells, stride, channels
+    )
+    # Where there is no window its maximum is infinite, and no pixel equals it.
+    best = _shifted(y, cells, reach, jnp.inf)
+    flow = _shifted(dy, cells, reach, 0.0)
+
+    def pixel(r: int, s: int, windows: list[tuple[int, int]]) -> Array:
+        here = apart[:, :, r, :, s]
+        return sum(jnp.where(here == best(*w), flow(*w), 0) for w in windows)
+
+    return (_gather(side, size, stride, pixel, batch, channels),)
+
+
+max_pool.defvjp(_max_forward, _max_backward)
+
+
+def avg_pool(x: Maps, size: int, stride: int) -> Pooled:
+    """Return each window's mean over the pixels inside the picture (cuda-convnet).
+
+    Args:
+        x: ``[B, H, H, C]``; a last window may hang over (ceiling rule).
+        size, stride: pixels.
+    """
+    ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+    return _sum_pool(x, size, stride) / _sum_pool(ones, size, stride)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _sum_pool(x: Maps, size: int, stride: int) -> Pooled:
+    return _reduce_windows(x, size, stride, 0.0, jnp.add)
+
+
+def _sum_forward(x: Maps, size: int, stride: int):
+    return _sum_pool(x, size, stride), x.shape
+
+
+def _sum_backward(size: int, stride: int, shape: tuple[int, ...], dy: Pooled):
+    batch, side, _, channels = shape
+    cells, reach = -(-side // stride), (size - 1) // stride
+    flow = _shifted(dy, cells, reach, 0.0)
+
+    def pixel(r: int, s: int, windows: list[tuple[int, int]]) -> Array:
+        del r, s
+        return sum(flow(*w) for w in windows)
+
+    return (_gather(side, size, stride, pixel, batch, channels),)
+
+
+_sum_pool.defvjp(_sum_forward, _sum_backward)
