@@ -74,8 +74,12 @@ class TfdsSplit:
 
     def __getitem__(self, index: int) -> Record:
         """Return one record; its image is an encoded file."""
-        example = self._parse(self._records[index]).features.feature
         name = f"{self.name} #{index}"
+        try:
+            example = self._parse(self._records[index]).features.feature
+        except RuntimeError as error:  # what array_record raises of a file
+            cause = " ".join(str(error).split())
+            raise DataError(f"{name}: cannot be read: {cause}") from None
         if self._id is not None:
             values = example[self._id].bytes_list.value
             name = values[0].decode(errors="replace") if values else name
