@@ -1,0 +1,161 @@
+"""The options that several verbs share: one name, one meaning, one help text."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+DATA = "Data"
+RUN = "Run"
+MACHINE = "Machine"
+OUTPUT = "Output"
+
+_debugging = False
+
+
+def debugging() -> bool:
+    """Tell whether ``--debug`` was given."""
+    return _debugging
+
+
+def _debug(wanted: bool) -> bool:
+    global _debugging
+    _debugging = wanted
+    return wanted
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Return the shipped recipes whose names begin so, for the shell."""
+    import alexnet_jax
+
+    folder = Path(alexnet_jax.__file__).parent / "recipes"
+    return sorted(
+        f.stem for f in folder.glob("*.toml") if f.stem.startswith(incomplete)
+    )
+
+
+def complete_network(incomplete: str) -> list[str]:
+    """Return the networks whose names begin so, for the shell."""
+    from alexnet_jax.networks import NETWORKS
+
+    return [name for name in NETWORKS if name.startswith(incomplete)]
+
+
+def absolute(spec: str) -> str:
+    """Return a data specification that means the same from any folder."""
+    kind, colon, path = spec.partition(":")
+    if kind in ("folder", "prepared") and path.strip():
+        return kind + colon + os.path.abspath(os.path.expanduser(path))
+    return spec
+
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="Data set: digits, imagenet2012, tfds:NAME, folder:PATH, prepared:PATH.",
+        show_default="the recipe's",
+        rich_help_panel=DATA,
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder that holds tfds's data sets.",
+        show_default="$TFDS_DATA_DIR or ~/tensorflow_datasets",
+        rich_help_panel=DATA,
+    ),
+]
+TrainSplit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPLIT",
+        help="Split to train on, such as train or train[:90%].",
+        rich_help_panel=DATA,
+    ),
+]
+EvalSplit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPLIT",
+        help="Split to test on, such as test or train[90%:].",
+        rich_help_panel=DATA,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Images in one step, over all devices.",
+        show_default="the recipe's",
+        rich_help_panel=RUN,
+    ),
+]
+Devices = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Devices to use.",
+        show_default="all",
+        rich_help_panel=MACHINE,
+    ),
+]
+Towers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="1|2",
+        min=1,
+        max=2,
+        help="Devices that hold one network: 2 puts a tower on each, as in the paper.",
+        show_default="2 where they come in pairs",
+        rich_help_panel=MACHINE,
+    ),
+]
+Ckpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--ckpt",
+        metavar="PATH",
+        help="A run directory (its best checkpoint, else its last), or a step in one.",
+        show_default="the newest run in ./runs",
+        rich_help_panel=RUN,
+    ),
+]
+Views = Annotated[
+    int | None,
+    typer.Option(
+        metavar="1|10",
+        min=1,
+        max=10,
+        help="1: the centre. 10: four corners and centre, mirrored too; averaged.",
+        show_default="the recipe's",
+        rich_help_panel=RUN,
+    ),
+]
+Precision = Annotated[
+    Literal["f32", "bf16"] | None,
+    typer.Option(
+        metavar="f32|bf16",
+        help="Arithmetic of the layers; weights stay float32.",
+        show_default="the recipe's",
+        rich_help_panel=MACHINE,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON for programs.", rich_help_panel=OUTPUT),
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        help="Show the traceback of an error.",
+        callback=_debug,
+        is_eager=True,
+        rich_help_panel=OUTPUT,
+    ),
+]

@@ -1,0 +1,157 @@
+"""``alexnet predict``: say what pictures show, for people and for programs."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alexnet_cli import options, runs, runtime, view
+
+if TYPE_CHECKING:
+    from alexnet_jax.predict import Answer
+
+MANY = 6  # pictures from which each gets one line
+
+
+class Format(StrEnum):
+    """How the answers are written."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT",
+            help="Pictures, folders or patterns; - reads one picture from stdin.",
+        ),
+    ],
+    ckpt: options.Ckpt = None,
+    top: Annotated[
+        int,
+        typer.Option(
+            metavar="K",
+            min=1,
+            help="Classes to name, best first.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = 5,
+    views: options.Views = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Other names for the classes, one a line, in order.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    form: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            metavar="table|json|csv",
+            help="A table for people, JSON or CSV for programs.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = Format.table,
+    devices: options.Devices = None,
+    towers: options.Towers = None,
+    debug: options.Debug = False,
+) -> None:
+    """Say what pictures show.
+
+    Any format that Pillow reads. An input that cannot be read gets an error of its own,
+    the others are answered; then the command ends with 1.
+
+    Examples:
+      alexnet predict cat.jpg
+      alexnet predict photos/ '*.png' --ckpt runs/imagenet-1 --format json
+      curl -s URL | alexnet predict - --top 1
+    """
+    names = list(labels.read_text().splitlines()) if labels else None
+    if inputs.count("-") > 1:
+        raise typer.BadParameter("- reads one picture from stdin: give it once")
+    runtime.set_up()
+    from alexnet_jax import checkpoint
+    from alexnet_jax import predict as prediction
+    from alexnet_jax.mesh import make_mesh
+    from alexnet_jax.networks import network
+
+    path = checkpoint.resolve(ckpt or runs.newest())
+    mesh = make_mesh(
+        network(checkpoint.read_meta(path).network), devices=devices, towers=towers
+    )
+    files = [
+        file
+        for given in inputs
+        for file in (["-"] if given == "-" else prediction.expand([given]))
+    ]
+    pictures = (sys.stdin.buffer.read() if file == "-" else file for file in files)
+    loaded = checkpoint.load(path, mesh)
+    answers = prediction.predict(
+        loaded, pictures, mesh, top=top, views=views, labels=names
+    )
+    failed = sum(_write(_named(answers, files), form, many=len(files) >= MANY))
+    if failed:
+        view.warn(f"{failed} of {len(files)} inputs could not be read")
+        raise typer.Exit(1)
+
+
+def _named(answers: "Iterable[Answer]", files: list[str]) -> "Iterator[Answer]":
+    """Give the picture from stdin the name that the user gave it."""
+    import dataclasses
+
+    for answer, file in zip(answers, files, strict=True):
+        yield dataclasses.replace(answer, image=file)
+
+
+def _write(answers: "Iterable[Answer]", form: Format, *, many: bool) -> Iterator[bool]:
+    """Write the answers as they come; yield for each whether it is an error."""
+    if form is Format.json:
+        records = []
+        for answer in answers:
+            records.append(_record(answer))
+            yield answer.error is not None
+        print(json.dumps(records, indent=2, ensure_ascii=False))
+        return
+    if form is Format.csv:
+        columns = ("image", "rank", "label", "class", "probability", "error")
+        print(view.csv_text([columns]), end="")
+    for place, answer in enumerate(answers):
+        if form is Format.csv:
+            print(view.csv_text(_csv_rows(answer)), end="", flush=True)
+        else:
+            view.prediction(
+                answer.image,
+                [(guess.label, guess.probability) for guess in answer.guesses],
+                answer.error,
+                compact=many,
+                first=place == 0,
+            )
+        yield answer.error is not None
+
+
+def _record(answer: "Answer") -> dict[str, Any]:
+    if answer.error is not None:
+        return {"image": answer.image, "error": answer.error}
+    predictions = [
+        {"label": guess.label, "class": guess.index, "probability": guess.probability}
+        for guess in answer.guesses
+    ]
+    return {"image": answer.image, "predictions": predictions}
+
+
+def _csv_rows(answer: "Answer") -> list[tuple[Any, ...]]:
+    if answer.error is not None:
+        return [(answer.image, "", "", "", "", answer.error)]
+    return [
+        (answer.image, rank, guess.label, guess.index, guess.probability, "")
+        for rank, guess in enumerate(answer.guesses, start=1)
+    ]

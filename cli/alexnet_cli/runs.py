@@ -1,0 +1,63 @@
+"""Which run is meant where the user names none."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alexnet_cli import view
+
+if TYPE_CHECKING:
+    from alexnet_jax.config import Recipe
+
+RUNS = Path("runs")
+
+
+def newest() -> Path:
+    """Return the newest run in ``./runs`` that has a checkpoint, and say which.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    from alexnet_jax import checkpoint, rundir
+    from alexnet_jax.errors import CheckpointError
+
+    for run in reversed(rundir.runs(RUNS)):
+        if checkpoint.steps_in(run):
+            view.note(f"using the newest run, {run}")
+            return run
+    raise CheckpointError(
+        "no run with a checkpoint in ./runs; train one with alexnet train, or name "
+        "one with --ckpt"
+    )
+
+
+def new(recipe: "Recipe") -> Path:
+    """Return the name of the next run of a recipe."""
+    from alexnet_jax import rundir
+
+    return rundir.next_name(RUNS, recipe.name)
+
+
+def to_resume(recipe: str | None, run_dir: Path | None) -> Path | None:
+    """Return the run that ``--resume`` continues, and say which; None for a new one.
+
+    Args:
+        recipe: that the user named, if any.
+        run_dir: likewise.
+    """
+    from alexnet_jax import recipes, rundir
+
+    if run_dir is not None:
+        if rundir.is_run(run_dir):
+            return run_dir
+        view.note(f"nothing to resume in {run_dir}: starting at step 0")
+        return None
+    found = rundir.runs(RUNS)
+    if recipe is not None:
+        name = re.escape(recipes.load(recipe).name)
+        found = [run for run in found if re.fullmatch(rf"{name}-\d+", run.name)]
+    if not found:
+        view.note("nothing to resume in ./runs: starting at step 0")
+        return None
+    view.note(f"continuing the newest run, {found[-1]}")
+    return found[-1]

@@ -1,0 +1,50 @@
+"""What a verb that computes sets up before it imports jax, and who is asking."""
+
+import importlib.metadata
+import logging
+import os
+import warnings
+from pathlib import Path
+
+
+def version() -> str:
+    """Return the version of the installed package."""
+    try:
+        return importlib.metadata.version("alexnet-jax")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def cache_dir() -> Path:
+    """Return the folder in which compiled programs are kept from run to run."""
+    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(chosen or Path(base) / "alexnet-jax" / "xla").expanduser()
+
+
+def set_up() -> None:
+    """Keep compiled programs on disk, and keep the libraries' chatter off the screen.
+
+    Call it first in a verb that computes. Warnings and errors of jax itself stay.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's: errors only
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    for name in ("absl", "orbax", "tensorflow_datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")  # meant for programmers; --debug is for them
+
+    import jax
+
+    folder = cache_dir()
+    if _writable(folder):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)

@@ -1,0 +1,328 @@
+"""``alexnet train``: carry a run from a recipe to its pictures, and on after a stop."""
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alexnet_cli import interrupt, options, runs, runtime, view
+
+if TYPE_CHECKING:
+    from alexnet_jax.config import Recipe
+    from alexnet_jax.events import Event, Finished, Planned
+
+DEFAULT = "digits"
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe's name (see alexnet recipes) or a .toml file.",
+            show_default=DEFAULT,
+            autocompletion=options.complete_recipe,
+        ),
+    ] = None,
+    data: options.Data = None,
+    data_dir: options.DataDir = None,
+    train_split: options.TrainSplit = None,
+    eval_split: options.EvalSplit = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where the run writes; never overwritten.",
+            show_default="runs/RECIPE-N",
+            rich_help_panel=options.RUN,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue --run-dir, or the newest run (of RECIPE), exactly.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = False,
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            help="Length of the run; the schedule is stretched with it.",
+            show_default="the recipe's",
+            rich_help_panel=options.RUN,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Stop after so many steps; the schedule stays.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = None,
+    batch_size: options.BatchSize = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Of every random draw.",
+            show_default="the recipe's",
+            rich_help_panel=options.RUN,
+        ),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="Change any value of the recipe; may be repeated.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = None,
+    devices: options.Devices = None,
+    towers: options.Towers = None,
+    precision: options.Precision = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what the run would take; train nothing, create nothing.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Write a JAX trace of a few steps to DIR/profile.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Train a network, or continue a run.
+
+    Without RECIPE it learns digits: real handwriting that ships with the package.
+    Ctrl-C finishes the step, saves and prints the command that continues the run.
+
+    Examples:
+      alexnet train
+      alexnet train cifar10-quick --data-dir ~/tensorflow_datasets
+      alexnet train imagenet --data prepared:/data/imagenet256 --dry-run
+      alexnet train digits --seed 1 --set optimizer.learning_rate=0.02
+      alexnet train --resume
+    """
+    if recipe is None and not resume:
+        view.note(
+            "no RECIPE given: learning digits, 1,797 real handwritten ones, in about a "
+            "minute on two cores"
+        )
+    runtime.set_up()
+    flags = {
+        "data.spec": None if data is None else options.absolute(data),
+        "data.dir": None if data_dir is None else str(data_dir.expanduser().absolute()),
+        "data.train_split": train_split,
+        "data.eval_split": eval_split,
+        "run.seed": seed,
+        "run.steps": steps,
+        "run.precision": precision,
+        "schedule.epochs": epochs,
+        "optimizer.batch_size": batch_size,
+    }
+    going = runs.to_resume(recipe, run_dir) if resume else None
+    chosen = _recipe(recipe, going, flags, tuple(assignments or ()))
+    where = going or run_dir or runs.new(chosen)
+
+    if dry_run:
+        from alexnet_jax.job import dry_run as plan
+
+        with view.Progress("reading a batch, compiling the step", quiet=as_json):
+            planned = plan(chosen, where, devices=devices, towers=towers)
+        _show_plan(planned, where, chosen, as_json)
+        return
+
+    machine = {"--devices": devices, "--towers": towers, "--steps": steps}
+    going_on = ["alexnet", "train", "--resume", "--run-dir", str(where)]
+    for flag, value in machine.items():
+        going_on += [] if value is None else [flag, str(value)]
+
+    from alexnet_jax import checkpoint
+    from alexnet_jax.errors import TrainingError
+    from alexnet_jax.train import fit
+
+    stop = interrupt.Stop()
+    with view.Training(chosen.name, quiet=as_json) as screen, stop.listening(screen):
+        events = fit(
+            chosen,
+            where,
+            resume=going is not None,
+            devices=devices,
+            towers=towers,
+            stop=stop.asked,
+            profile=profile,
+        )
+        try:
+            finished = _follow(events, screen, stop, as_json)
+        except TrainingError as error:
+            kept = checkpoint.steps_in(where)
+            last = view.short(kept[-1]) if kept else "none yet"
+            raise TrainingError(f"{error} (last checkpoint: {last})") from error
+        except KeyboardInterrupt:
+            screen.stop()
+            view.note("interrupted; what was saved before can be continued:")
+            view.note(f"  {shlex.join(going_on)}")
+            raise typer.Exit(stop.exit_code) from None
+    if finished.interrupted:
+        view.note(f"saved step {finished.step:,}; continue with")
+        view.note(f"  {shlex.join(going_on)}")
+        raise typer.Exit(stop.exit_code)
+    if not as_json:
+        _show_result(finished)
+
+
+def _recipe(
+    name: str | None,
+    going: Path | None,
+    flags: Mapping[str, Any],
+    assignments: tuple[str, ...],
+) -> "Recipe":
+    """Return the recipe to run: the named one or the run's, with what was given.
+
+    Raises:
+        ConfigError: an unknown name or key, or another recipe than the run's.
+    """
+    from alexnet_jax import recipes, rundir
+    from alexnet_jax.errors import ConfigError
+
+    given = {key: value for key, value in flags.items() if value is not None}
+    if going is None:
+        base = recipes.load(name or DEFAULT)
+        if given.get("data.spec", base.data.spec) != base.data.spec:
+            # The recipe's splits are those of its own data set.
+            given = {"data.train_split": None, "data.eval_split": None, **given}
+        return recipes.load(name or DEFAULT, given, assignments)
+    stored = rundir.read_recipe(going)
+    if name is not None and (other := recipes.load(name).name) != stored.name:
+        raise ConfigError(
+            f"{going} is a run of the recipe {stored.name}, not of {other}; leave "
+            "RECIPE out, or start a new run"
+        )
+    # How far to go is decided anew each time.
+    given = {"run.steps": None, **given}
+    return recipes.load(str(going / "recipe.toml"), given, assignments)
+
+
+def _follow(
+    events: "Iterator[Event]",
+    screen: "view.Training",
+    stop: interrupt.Stop,
+    as_json: bool,
+) -> "Finished":
+    """Show the events as they come; return the last one."""
+    from alexnet_jax import events as kinds
+
+    for event in events:
+        if as_json:
+            print(json.dumps(_record(event), default=str), flush=True)
+        match event:
+            case kinds.Preparing():
+                screen.phase = event.what
+            case kinds.Started():
+                stop.armed = True
+                screen.start(event)
+            case kinds.StepDone():
+                screen.step(event)
+            case kinds.Evaluated():
+                screen.evaluated(event)
+            case kinds.Saved():
+                screen.saved(event)
+            case kinds.Dropped():
+                screen.dropped(event)
+            case kinds.Advice():
+                screen.advice(event)
+            case kinds.Finished():
+                screen.flush()
+                return event
+    raise RuntimeError("the run ended without a word")
+
+
+def _record(event: "Event | Planned") -> dict[str, Any]:
+    """Return an event as JSON's values; a result's keys are among the event's own."""
+    from alexnet_jax.evaluate import Result
+
+    name = {"StepDone": "step"}.get(type(event).__name__, type(event).__name__.lower())
+    values = dataclasses.asdict(event)
+    if "result" in values:
+        empty = dict.fromkeys(field.name for field in dataclasses.fields(Result))
+        values |= values.pop("result") or empty
+    return {"event": name, **values}
+
+
+def _show_plan(
+    planned: "Planned", where: Path, recipe: "Recipe", as_json: bool
+) -> None:
+    if as_json:
+        print(json.dumps({**_record(planned), "run_dir": where}, default=str))
+        return
+    disk = planned.kept * planned.checkpoint_bytes
+    rows = [
+        ("run", view.short(where)),
+        ("devices", planned.mesh),
+        (
+            "pictures",
+            f"{planned.train_images:,} to learn, {planned.eval_images:,} to test, "
+            f"{planned.classes:,} classes",
+        ),
+        ("first batch", " x ".join(map(str, planned.first_batch)) + ", read"),
+        ("network", f"{planned.parameters:,} parameters"),
+        (
+            "length",
+            f"{planned.total_steps:,} steps, {planned.steps_per_epoch:,.1f} an epoch, "
+            f"{recipe.schedule.epochs:g} epochs",
+        ),
+        ("memory", f"{view.size(planned.device_bytes)} on each device"),
+        (
+            "disk",
+            f"{view.size(disk)} for {planned.kept} checkpoints of "
+            f"{view.size(planned.checkpoint_bytes)}; "
+            f"{view.size(planned.free_bytes)} free",
+        ),
+        ("compiling", f"{planned.compile_seconds:.1f} s"),
+    ]
+    view.answer(view.heading("This run would take"), view.pairs(rows))
+    if disk > planned.free_bytes:
+        view.warn("the checkpoints do not fit on the disk; free some or use run.keep=1")
+
+
+def _show_result(finished: "Finished") -> None:
+    run, found = view.short(finished.run_dir), finished.result
+    if finished.already:
+        view.answer(f"{run} is finished: step {finished.step:,}; nothing to do")
+    else:
+        took = view.clock(finished.seconds)
+        view.answer(view.heading(f"\n{finished.step:,} steps in {took}"))
+    rows = [("run", run)]
+    if found is not None:
+        rows += [
+            ("top-1 error", f"{found.top1_error:.2%} of {found.images:,} pictures"),
+            ("top-5 error", f"{found.top5_error:.2%}"),
+        ]
+    rows += [("picture", view.short(path)) for path in finished.pictures]
+    view.answer(view.pairs(rows))
+    if finished.already:
+        return
+    tries = [f"alexnet eval --ckpt {shlex.quote(run)}"]
+    if finished.samples:
+        sample = shlex.quote(view.short(finished.samples[0]))
+        tries.insert(0, f"alexnet predict {sample} --ckpt {shlex.quote(run)}")
+    tries.append(f"tensorboard --logdir {shlex.quote(str(Path(run).parent))}")
+    view.answer(view.commands("\nNext", tries))
