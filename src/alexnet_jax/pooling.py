@@ -121,7 +121,8 @@ def _max_backward(size: int, stride: int, saved: tuple[Maps, Pooled], dy: Pooled
 
     def pixel(r: int, s: int, windows: list[tuple[int, int]]) -> Array:
         here = apart[:, :, r, :, s]
-        return sum(jnp.where(here == best(*w), flow(*w), 0) for w in windows)
+        none = jnp.zeros_like(here)
+        return sum((jnp.where(here == best(*w), flow(*w), 0) for w in windows), none)
 
     return (_gather(side, size, stride, pixel, batch, channels),)
 
@@ -156,7 +157,8 @@ def _sum_backward(size: int, stride: int, shape: tuple[int, ...], dy: Pooled):
 
     def pixel(r: int, s: int, windows: list[tuple[int, int]]) -> Array:
         del r, s
-        return sum(flow(*w) for w in windows)
+        none = jnp.zeros((batch, cells, cells, channels), dy.dtype)
+        return sum((flow(*w) for w in windows), none)
 
     return (_gather(side, size, stride, pixel, batch, channels),)
 
