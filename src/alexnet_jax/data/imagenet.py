@@ -99,7 +99,7 @@ def _tfds_file(name: str) -> str:
 def _find(root: Path, split: str) -> Path | None:
     """Return the tar or the unpacked folder of a split, or None."""
     tar = root / "downloads" / "manual" / TARS[split]
-    if tar.exists():
+    if tar.is_file():
         return tar
     for place in _UNPACKED:
         for name in _FOLDERS[split]:

@@ -12,7 +12,7 @@ import os
 import queue
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +112,7 @@ def prepare(
     quality: int = QUALITY,
     max_corrupt: float = MAX_CORRUPT,
     workers: int | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Write the store ``prepared:OUT``, or continue to.
 
     Args:
@@ -200,7 +200,7 @@ def _make_shards(
     quality: int,
     max_corrupt: float,
     workers: int,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Make the shards that have no note yet, in threads, and tell of it."""
     counts = {split: len(source) for split, source in sources.items()}
     total, done = sum(counts.values()), 0
