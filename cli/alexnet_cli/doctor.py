@@ -31,12 +31,14 @@ def doctor(
       alexnet doctor --json
     """
     runtime.set_up()
+    from alexnet_jax.data.memory import cores
+
     found = {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": _versions(),
         "devices": _devices(),
-        "cores": _cores(),
+        "cores": cores(),
         "memory_bytes": _memory(),
         "compile_cache": _cache(),
         "data": _data(data_dir),
@@ -113,12 +115,6 @@ def _devices() -> list[dict[str, Any]]:
 def _device_line(device: dict[str, Any]) -> str:
     memory = device["memory_bytes"]
     return f"{device['kind']}" + (f", {view.size(memory)}" if memory else "")
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory() -> dict[str, int | None]:

@@ -42,18 +42,20 @@ def evaluate(
     meta = checkpoint.read_meta(path)
     mesh = make_mesh(network(meta.network), devices=devices, towers=towers)
     own = DataConfig.model_validate(meta.recipe["data"]) if meta.recipe else None
-    if data is None and own is None:
+    if data is not None:
+        spec = options.absolute(data)
+    elif own is not None:
+        spec = own.spec
+    else:
         raise ConfigError(f"{path} has no recipe, so no data of its own; give --data")
-    spec = options.absolute(data) if data else own.spec if own else ""
-    same = own is not None and own.spec == spec
-    directory = str(data_dir.expanduser()) if data_dir else own.dir if same else None
-    split = eval_split or (own.eval_split if same else None)
+    if own is None or own.spec != spec:
+        own = DataConfig(spec=spec, image_size=meta.image_size)
+    directory = str(data_dir.expanduser()) if data_dir else own.dir
+    split = eval_split or own.eval_split
     source, role = sources.open_split(spec, directory, split)
-    if batch_size is None:
-        stored = (meta.recipe or {}).get("eval", {})
-        batch_size = EvalConfig.model_validate(stored).batch_size
-        shares = mesh.shape["data"]
-        batch_size = -(-batch_size // shares) * shares
+    stored = EvalConfig.model_validate((meta.recipe or {}).get("eval", {}))
+    shares = mesh.shape["data"]
+    size = batch_size or -(-stored.batch_size // shares) * shares
     evaluation.choose_views(meta.views, views)
 
     with view.Progress("loading the weights", quiet=as_json) as screen:
@@ -61,7 +63,7 @@ def evaluate(
         screen.title = f"testing on {source.name}"
         found = None
         for found in evaluation.evaluate(
-            loaded, source, mesh, views=views, batch_size=batch_size
+            loaded, source, mesh, views=views, batch_size=size
         ):
             screen.advance(
                 found.images, len(source), f"top-1 error {found.top1_error:.2%}"

@@ -15,6 +15,11 @@ LAST = "Options"
 class Verb(TyperCommand):
     """A command with our help page."""
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words of the usage line, such as ``INPUT...``."""
+        pieces = super().collect_usage_pieces(ctx)
+        return [re.sub(r"\{(\w+)\}", r"\1", piece) for piece in pieces]
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the page."""
         _write_page(self, ctx, formatter, {})
@@ -41,8 +46,8 @@ class Verbs(TyperGroup):
 def _write_page(
     verb: Any, ctx: Any, formatter: Any, panels: dict[str, list[tuple[str, str]]]
 ) -> None:
-    usage = re.sub(r"\{(\w+)\}", r"\1", verb.get_usage(ctx))
-    formatter.write(_bold("Usage:") + usage.removeprefix("Usage:") + "\n")
+    usage = verb.get_usage(ctx).removeprefix("Usage:")
+    formatter.write(f"{_bold('Usage:')}{usage}\n")
     for paragraph in inspect.cleandoc(verb.help or "").split("\n\n"):
         formatter.write("\n")
         if "\n  " in paragraph:  # examples stay as they are
@@ -74,7 +79,7 @@ def _row(parameter: TyperArgument | TyperOption) -> tuple[str, str]:
     kind = parameter.metavar or ""
     names = ", ".join(parameter.opts)
     if isinstance(parameter, TyperArgument):
-        names = kind or parameter.human_readable_name
+        names = kind or (parameter.name or "").upper()
     elif not flag and kind:
         names = f"{names} {kind}"
     default = parameter.show_default

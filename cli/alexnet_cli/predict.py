@@ -1,5 +1,6 @@
 """``alexnet predict``: say what pictures show, for people and for programs."""
 
+import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -75,7 +76,7 @@ def predict(
       alexnet predict photos/ '*.png' --ckpt runs/imagenet-1 --format json
       curl -s URL | alexnet predict - --top 1
     """
-    names = list(labels.read_text().splitlines()) if labels else None
+    names = None if labels is None else _read_labels(labels)
     if inputs.count("-") > 1:
         raise typer.BadParameter("- reads one picture from stdin: give it once")
     runtime.set_up()
@@ -98,10 +99,20 @@ def predict(
     answers = prediction.predict(
         loaded, pictures, mesh, top=top, views=views, labels=names
     )
-    failed = sum(_write(_named(answers, files), form, many=len(files) >= MANY))
+    failed = sum(_write(_named(answers, files), form, files))
     if failed:
         view.warn(f"{failed} of {len(files)} inputs could not be read")
         raise typer.Exit(1)
+
+
+def _read_labels(path: Path) -> list[str]:
+    """Return the lines of a file; empty ones at its end do not count."""
+    from alexnet_jax.errors import DataError
+
+    try:
+        return path.read_text(encoding="utf-8").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"--labels {path} is not UTF-8 text: {error}") from error
 
 
 def _named(answers: "Iterable[Answer]", files: list[str]) -> "Iterator[Answer]":
@@ -112,7 +123,9 @@ def _named(answers: "Iterable[Answer]", files: list[str]) -> "Iterator[Answer]":
         yield dataclasses.replace(answer, image=file)
 
 
-def _write(answers: "Iterable[Answer]", form: Format, *, many: bool) -> Iterator[bool]:
+def _write(
+    answers: "Iterable[Answer]", form: Format, files: list[str]
+) -> Iterator[bool]:
     """Write the answers as they come; yield for each whether it is an error."""
     if form is Format.json:
         records = []
@@ -121,18 +134,19 @@ def _write(answers: "Iterable[Answer]", form: Format, *, many: bool) -> Iterator
             yield answer.error is not None
         print(json.dumps(records, indent=2, ensure_ascii=False))
         return
+    column = max(map(len, files)) if len(files) >= MANY else None
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     if form is Format.csv:
-        columns = ("image", "rank", "label", "class", "probability", "error")
-        print(view.csv_text([columns]), end="")
+        writer.writerow(("image", "rank", "label", "class", "probability", "error"))
     for place, answer in enumerate(answers):
         if form is Format.csv:
-            print(view.csv_text(_csv_rows(answer)), end="", flush=True)
+            writer.writerows(_csv_rows(answer))
         else:
             view.prediction(
                 answer.image,
                 [(guess.label, guess.probability) for guess in answer.guesses],
                 answer.error,
-                compact=many,
+                column=column,
                 first=place == 0,
             )
         yield answer.error is not None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alexnet_cli import interrupt, options, runs, runtime, view
+from alexnet_jax.errors import AlexNetError
 
 if TYPE_CHECKING:
     from alexnet_jax.config import Recipe
@@ -123,10 +124,8 @@ def train(
     """
     if recipe is None and not resume:
         view.note(
-            "no RECIPE given: learning digits, 1,797 real handwritten ones, in about a "
-            "minute on two cores"
+            "no RECIPE given: learning real handwritten digits, in about a minute"
         )
-    runtime.set_up()
     flags = {
         "data.spec": None if data is None else options.absolute(data),
         "data.dir": None if data_dir is None else str(data_dir.expanduser().absolute()),
@@ -138,55 +137,73 @@ def train(
         "schedule.epochs": epochs,
         "optimizer.batch_size": batch_size,
     }
-    going = runs.to_resume(recipe, run_dir) if resume else None
-    chosen = _recipe(recipe, going, flags, tuple(assignments or ()))
-    where = going or run_dir or runs.new(chosen)
-
-    if dry_run:
-        from alexnet_jax.job import dry_run as plan
-
-        with view.Progress("reading a batch, compiling the step", quiet=as_json):
-            planned = plan(chosen, where, devices=devices, towers=towers)
-        _show_plan(planned, where, chosen, as_json)
-        return
-
-    machine = {"--devices": devices, "--towers": towers, "--steps": steps}
-    going_on = ["alexnet", "train", "--resume", "--run-dir", str(where)]
-    for flag, value in machine.items():
-        going_on += [] if value is None else [flag, str(value)]
-
-    from alexnet_jax import checkpoint
-    from alexnet_jax.errors import TrainingError
-    from alexnet_jax.train import fit
-
-    stop = interrupt.Stop()
-    with view.Training(chosen.name, quiet=as_json) as screen, stop.listening(screen):
-        events = fit(
-            chosen,
-            where,
-            resume=going is not None,
-            devices=devices,
-            towers=towers,
-            stop=stop.asked,
-            profile=profile,
-        )
+    machine = {"devices": devices, "towers": towers}
+    stop, where = interrupt.Stop(), None
+    with view.Training("starting", quiet=as_json) as screen, stop.listening(screen):
         try:
+            runtime.set_up()
+            from alexnet_jax import job
+            from alexnet_jax import train as training
+
+            going = runs.to_resume(recipe, run_dir) if resume else None
+            chosen = _recipe(recipe, going, flags, tuple(assignments or ()))
+            where = going or run_dir or runs.new(chosen)
+            screen.title, screen.phase = f"  {chosen.name}", "looking at the data"
+            if dry_run:
+                planned = job.dry_run(chosen, where, **machine)
+                screen.stop()
+                _show_plan(planned, where, chosen, as_json)
+                return
+            events = training.fit(
+                chosen,
+                where,
+                resume=going is not None,
+                stop=stop.asked,
+                profile=profile,
+                **machine,
+            )
             finished = _follow(events, screen, stop, as_json)
-        except TrainingError as error:
-            kept = checkpoint.steps_in(where)
-            last = view.short(kept[-1]) if kept else "none yet"
-            raise TrainingError(f"{error} (last checkpoint: {last})") from error
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, AlexNetError) as error:
             screen.stop()
-            view.note("interrupted; what was saved before can be continued:")
-            view.note(f"  {shlex.join(going_on)}")
-            raise typer.Exit(stop.exit_code) from None
+            raise _ended(error, where, stop, {**machine, "steps": steps}) from error
     if finished.interrupted:
         view.note(f"saved step {finished.step:,}; continue with")
-        view.note(f"  {shlex.join(going_on)}")
+        view.note(_go_on(finished.run_dir, {**machine, "steps": steps}))
         raise typer.Exit(stop.exit_code)
     if not as_json:
         _show_result(finished)
+
+
+def _go_on(where: Path, options: Mapping[str, int | None]) -> str:
+    """Return the command that continues a run, with what the run does not store."""
+    words = ["alexnet", "train", "--resume", "--run-dir", view.short(where)]
+    for name, value in options.items():
+        words += [] if value is None else [f"--{name}", str(value)]
+    return f"  {shlex.join(words)}"
+
+
+def _ended(
+    error: BaseException,
+    where: Path | None,
+    stop: interrupt.Stop,
+    options: Mapping[str, int | None],
+) -> Exception:
+    """Say what is left of a run that ended before its end; return what to raise."""
+    if isinstance(error, KeyboardInterrupt) and where is None:
+        return typer.Exit(stop.exit_code)
+    from alexnet_jax import checkpoint, rundir
+    from alexnet_jax.errors import TrainingError
+
+    if isinstance(error, TrainingError) and where is not None:
+        kept = checkpoint.steps_in(where)
+        last = view.short(kept[-1]) if kept else "none yet"
+        return TrainingError(f"{error} (last checkpoint: {last})")
+    if isinstance(error, Exception):
+        return error
+    if where is not None and rundir.is_run(where):
+        view.note("interrupted; what was saved before can be continued with")
+        view.note(_go_on(where, options))
+    return typer.Exit(stop.exit_code)
 
 
 def _recipe(
@@ -316,7 +333,9 @@ def _show_result(finished: "Finished") -> None:
             ("top-1 error", f"{found.top1_error:.2%} of {found.images:,} pictures"),
             ("top-5 error", f"{found.top5_error:.2%}"),
         ]
-    rows += [("picture", view.short(path)) for path in finished.pictures]
+    rows += [
+        (path.stem.replace("-", " "), view.short(path)) for path in finished.pictures
+    ]
     view.answer(view.pairs(rows))
     if finished.already:
         return

@@ -4,13 +4,14 @@ Answers go to stdout, everything else to stderr. A display that moves is drawn o
 where stderr is a terminal; elsewhere there are plain lines, seldom enough for a log.
 """
 
+import functools
 import os
 import sys
 import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -27,7 +28,11 @@ LOG_SHARE = 0.1  # of the work, likewise
 
 
 def _console(stderr: bool = True) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
+    return _console_of(sys.stderr if stderr else sys.stdout)
+
+
+@functools.lru_cache(2)  # one a stream: what is printed goes above what moves
+def _console_of(stream: TextIO) -> Console:
     return Console(file=stream, highlight=False, markup=False, emoji=False)
 
 
@@ -118,25 +123,20 @@ def table(
     return drawn
 
 
-def bar(share: float, width: int) -> str:
-    """Return a bar of eighths of a character."""
-    eighths = round(share * width * 8)
-    full, part = divmod(eighths, 8)
-    return "█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "")
-
-
-def guesses(rows: Sequence[tuple[str, float]], width: int = 78) -> Text:
+def guesses(rows: Sequence[tuple[str, float]], width: int) -> Text:
     """Return labels with bars and percentages, one a line."""
-    longest = max(len(label) for label, _ in rows)
-    shown = min(longest, width // 2)
-    room = width - shown - 12
+    longest = min(max(len(label) for label, _ in rows), width // 2)
+    room = width - longest - 12
     text = Text()
     for place, (label, share) in enumerate(rows):
-        label = label if len(label) <= shown else label[: shown - 1] + "…"
-        text.append("\n" if place else "")
-        text.append(f"  {label:<{shown}}  ", "bold" if place == 0 else "")
-        text.append(f"{bar(share, room):<{room}}", "cyan" if place == 0 else "blue")
-        text.append(f" {share:6.1%}", "bold" if place == 0 else "")
+        best = place == 0
+        full, part = divmod(round(share * room * 8), 8)
+        bar = "█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "")
+        label = label if len(label) <= longest else label[: longest - 1] + "…"
+        text.append("" if best else "\n")
+        text.append(f"  {label:<{longest}}  ", "bold" if best else "")
+        text.append(f"{bar:<{room}}", "cyan" if best else "blue")
+        text.append(f" {share:6.1%}", "bold" if best else "")
     return text
 
 
@@ -145,7 +145,7 @@ def prediction(
     rows: Sequence[tuple[str, float]],
     failure: str | None,
     *,
-    compact: bool,
+    column: int | None,
     first: bool,
 ) -> None:
     """Print what one picture shows.
@@ -154,21 +154,26 @@ def prediction(
         image: its name.
         rows: labels and probabilities, best first.
         failure: why there are none.
-        compact: one line, for many pictures.
+        column: one line a picture, with a column of this width at most for the names;
+            a block of lines each when None.
         first: whether it is the first one.
     """
-    width = min(_console(stderr=False).width, 100)
+    space = "" if first or column is not None else "\n"
     if failure is not None:
         # The library's errors begin with the picture's name already.
         named = failure if image in failure else f"{image}: {failure}"
-        answer(Text(named if compact or first else f"\n{named}", "red"))
-    elif compact:
-        best = "  ".join(f"{label} {share:.1%}" for label, share in rows[:3])
-        room = max(width - len(best) - 2, 20)
-        name = image if len(image) <= room else "…" + image[1 - room :]
-        answer(Text.assemble(f"{name:<{min(room, 40)}}  ", (best, "")))
+        answer(Text(space + named, "red"))
+    elif column is None:
+        width = min(_console(stderr=False).width, 100) - 2
+        answer(Text(space + image, "bold"), guesses(rows, width))
     else:
-        answer(Text(image if first else f"\n{image}", "bold"), guesses(rows, width - 2))
+        column = min(column, 42)
+        name = image if len(image) <= column else "…" + image[1 - column :]
+        text = Text.assemble((f"{name:<{column}}", "bold"))
+        for label, share in rows[:2]:
+            label = label if len(label) <= 10 else label[:9] + "…"
+            text.append(f"  {label:<10} {share:4.0%}")
+        answer(text)
 
 
 def short(path: Path | str) -> str:
@@ -193,11 +198,6 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
-
-
-def error_rate(share: float) -> str:
-    """Return an error as a percentage."""
-    return f"{share:.2%}"
 
 
 class Progress:
@@ -231,7 +231,7 @@ class Progress:
             redirect_stderr=False,
         )
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         if self.moving:
             self._live.start()
         return self
@@ -315,12 +315,13 @@ class Training(Progress):
         if self._last is None or self._begun is None or self.phase is not None:
             return super().render()
         last, figures = self._last, Table.grid(padding=(0, 2, 0, 0))
+        figures.add_column()
         shown = self.figures(last)
         for _ in shown:
             figures.add_column(no_wrap=True)
-        figures.add_row(*(Text(name, "dim") for name in shown))
-        figures.add_row(*shown.values())
-        return Group(super().render(), figures)
+        figures.add_row("", *(Text(name, "dim") for name in shown))
+        figures.add_row("", *shown.values())
+        return Group("", super().render(), figures)
 
     def figures(self, last: "StepDone") -> dict[str, str]:
         """Return the figures of the last steps, by title."""
@@ -405,13 +406,3 @@ class Training(Progress):
             f"{found.top5_error:12.2%}  {found.log_prob:9.4f}"
             + ("   saved" if saved else "")
         )
-
-
-def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Return rows as CSV."""
-    import csv
-    import io
-
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
