@@ -206,6 +206,23 @@ def test_a_closed_iterator_can_be_continued(photos, store, tmp_path):
     assert contents(tmp_path / "out") == contents(store)
 
 
+def test_a_torn_note_costs_only_its_shard(photos, store, tmp_path):
+    events = prepare(f"folder:{photos}", tmp_path / "out", image_size=SIZE, workers=1)
+    for _ in range(12):
+        next(events)
+    events.close()
+    note = min((tmp_path / "out" / ".work").glob("*.npz"))
+    for damage in (note.read_bytes()[:1000], b""):
+        note.write_bytes(damage)
+        (started,) = itertools.islice(
+            prepare(f"folder:{photos}", tmp_path / "out", image_size=SIZE), 1
+        )
+        assert isinstance(started, Started)
+        assert started.done % 100 == 0
+    make(photos, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(store)
+
+
 def test_a_finished_store_is_left_alone(photos, store):
     before = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
     (event,) = make(photos, store)
@@ -335,8 +352,9 @@ def test_a_damaged_store_is_refused(store, tmp_path):
     for name, data in contents(store).items():
         (copy / name).write_bytes(data)
     assert len(opened(copy).train) == 300
-    (copy / "statistics.npz").write_bytes(b"PK")
-    refuse("statistics.npz is damaged", copy)
+    for damage in (b"", b"PK\x03\x04", b"plain text"):
+        (copy / "statistics.npz").write_bytes(damage)
+        refuse("statistics.npz is damaged", copy)
     (copy / "dataset_info.json").write_text("{")
     refuse("copy is damaged: .*; make it again", copy)
     settings = json.loads((copy / "prepare.json").read_text())
@@ -368,13 +386,27 @@ def test_nothing_is_begun_where_the_source_is_missing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_digits_and_a_store_can_be_prepared(tmp_path):
-    done = list(prepare("digits", tmp_path / "a", image_size=16))[-1]
+def test_grey_pixels_without_a_file_can_be_prepared(tmp_path):
+    events = prepare(
+        "digits",
+        tmp_path,
+        image_size=16,
+        train_split="train[:50]",
+        eval_split="test[:30]",
+    )
+    done = list(events)[-1]
     assert isinstance(done, Finished)
-    assert done.images == {"train": 1437, "test": 360}
-    again = list(prepare(f"prepared:{tmp_path / 'a'}", tmp_path / "b", image_size=16))
-    assert isinstance(again[-1], Finished)
-    one, _ = open_split(f"prepared:{tmp_path / 'a'}", None, None)
-    two, role = open_split(f"prepared:{tmp_path / 'b'}", None, None)
+    assert done.images == {"train": 50, "test": 30}
+    source, role = open_split(f"prepared:{tmp_path}", None, None)
     assert role == "test"
-    assert all(one[i] == two[i] for i in range(0, 360, 50))  # no second loss of quality
+    pixels = decode(source[0].image, 16, 3)
+    assert np.ptp(pixels, axis=2).max() <= 1
+    digits, _ = open_split("digits", None, "test[:30]")
+    assert [source[i].id for i in range(30)] == [digits[i].id for i in range(30)]
+
+
+def test_preparing_a_store_again_loses_nothing(store, tmp_path):
+    list(prepare(f"prepared:{store}", tmp_path / "again", image_size=SIZE))
+    one, two = opened(store), opened(tmp_path / "again")
+    assert all(one.eval[i] == two.eval[i] for i in range(40))
+    assert two.eval_role == "validation"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.decode import decode, read_image_file
 from alexnet_jax.data.loader import eval_batches, train_batches
-from alexnet_jax.data.memory import ArraySource, in_memory
+from alexnet_jax.data.memory import ArraySource, cores, in_memory
 from alexnet_jax.data.order import epoch_order
 from alexnet_jax.data.records import Batch, Dataset, Record, Source, Statistics
 from alexnet_jax.data.splits import Role, overlap, role_of, take
@@ -29,6 +29,7 @@ __all__ = [
     "Source",
     "Statistics",
     "compute",
+    "cores",
     "decode",
     "epoch_order",
     "eval_batches",

@@ -6,6 +6,7 @@ of the training split, as the stored JPEGs decode) and ``complete.json``, writte
 """
 
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,13 +88,13 @@ def statistics(config: DataConfig) -> Statistics | None:
     if config.train_split not in (None, "train"):
         return None
     try:
-        with np.load(path / STATISTICS) as arrays:
+        with open(path / STATISTICS, "rb") as file, np.load(file) as arrays:
             return Statistics(
                 mean=arrays["mean"],
                 covariance=arrays["covariance"],
                 images=int(arrays["images"]),
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path / STATISTICS} is damaged: {error}") from None
 
 

@@ -9,6 +9,7 @@ depends on the source and the settings alone, so any restart ends in the same by
 import contextlib
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,13 +162,13 @@ def read_note(shard: Shard, out: Path, with_sums: bool) -> Note | None:
         with_sums: read the sums too, 1.5 MiB at 256 pixels.
 
     Returns:
-        The note, or None if the shard is not finished.
+        The note, or None if the shard is not finished or the note is not whole.
     """
     path = _note_path(shard, out)
     if not path.exists() or not (out / shard.file_name).exists():
         return None
     try:
-        with np.load(path) as arrays:
+        with open(path, "rb") as file, np.load(file) as arrays:
             facts = json.loads(str(arrays["facts"]))
             sums = None
             if with_sums and "sums" in arrays:
@@ -175,10 +176,8 @@ def read_note(shard: Shard, out: Path, with_sums: bool) -> Note | None:
                 sums = Accumulator(shape[0], shape[2])
                 sums.sums, sums.moments = arrays["sums"], arrays["moments"]
                 sums.images = facts["images"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{path} is damaged ({error}); remove it and start again"
-        ) from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # torn by a power failure: the shard is made again
     corrupt = [(name, reason) for name, reason in facts["corrupt"]]
     return Note(facts["images"], facts["bytes"], corrupt, sums)
 
@@ -234,7 +233,6 @@ def _write_note(path: Path, note: Note) -> None:
     partial = path.with_suffix(".partial")
     with open(partial, "wb") as file:
         np.savez(file, **arrays)
-    _sync(partial)
     os.replace(partial, path)
 
 
