@@ -89,7 +89,8 @@ def kernel_gradient(
         x: the input, ``[B, H, W, I]``.
         kernel: ``[k, k, I, O]``; only its shape and dtype matter.
         dy: the output's gradient, ``[B, H', W', O]``.
-        stride, pad: as in the forward pass.
+        stride: as in the forward pass.
+        pad: as in the forward pass.
     """
     window, _, inputs, outputs = kernel.shape
     batch, out = len(x), dy.shape[1]

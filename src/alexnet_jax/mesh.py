@@ -1,6 +1,7 @@
 """Devices as a mesh ``('data', 'tower')``, and what lies where on it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,8 +11,12 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.table import Network
 
-BATCH = P("data")
+# Any: in a tree of specs they stand where arrays stand in the tree of data.
+BATCH: Any = P("data")
 """A batch is divided over 'data'; both towers of a replica see the same images."""
+
+SHARED: Any = P()
+"""The same on every device."""
 
 
 def make_mesh(
@@ -19,7 +24,7 @@ def make_mesh(
     *,
     devices: int | None = None,
     towers: int | None = None,
-    available: Sequence[jax.Device] | None = None,
+    available: Sequence[Any] | None = None,
 ) -> Mesh:
     """Lay devices out for a network.
 
@@ -28,7 +33,7 @@ def make_mesh(
         devices: how many to use; all when None.
         towers: devices that one network is split over, 1 or 2. When None: 2 if the
             network has two towers and the number of devices is even, else 1.
-        available: the devices to choose from; JAX's own when None.
+        available: the ``jax.Device``s to choose from; JAX's own when None.
 
     Raises:
         ConfigError: more devices than there are, or towers that do not fit.
@@ -62,9 +67,7 @@ def describe(mesh: Mesh) -> str:
     data, towers = mesh.devices.shape
     kind = mesh.devices.flat[0].device_kind
     split = "one tower on each of two devices" if towers == 2 else "towers together"
-    return (
-        f"{mesh.size} device{'s' * (mesh.size > 1)} ({kind}): {data} x data, {split}"
-    )
+    return f"{mesh.size} device{'s' * (mesh.size > 1)} ({kind}): {data} x data, {split}"
 
 
 def check_batch(mesh: Mesh, batch_size: int) -> None:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec as P
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
 from alexnet_jax.convolution import conv
@@ -63,9 +64,7 @@ class AlexNet(nnx.Module):
             )
             weights[row.name] = nnx.Dict(
                 kernel=nnx.Param(row.sigma * draw),
-                bias=nnx.Param(
-                    jnp.full(traced.weights["bias"], row.bias, jnp.float32)
-                ),
+                bias=nnx.Param(jnp.full(traced.weights["bias"], row.bias, jnp.float32)),
             )
         self.weights = nnx.Dict(weights)
 
@@ -74,7 +73,7 @@ class AlexNet(nnx.Module):
         images: Float[Array, "batch side side colours"],
         masks: Mapping[str, Bool[Array, "batch units"]] | None,
         *,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         record: dict[str, Array] | None = None,
     ) -> Float[Array, "batch classes"]:
         """Run the local towers on the local images, inside ``shard_map``.
@@ -96,12 +95,9 @@ class AlexNet(nnx.Module):
         split = False  # are the channels of x divided between the towers?
         for row in self.network.rows:
             with jax.named_scope(row.name):
-                if isinstance(row, Conv | Dense | Classifier):
-                    kernel = self.weights[row.name]["kernel"][...].astype(dtype)
-                    kernel = lax.pcast(kernel, "data", to="varying")
-                    bias = self.weights[row.name]["bias"][...].astype(dtype)
                 match row:
                     case Conv():
+                        kernel, bias = self._weights_of(row, dtype)
                         if split and row.reads == "both":
                             x = lax.all_gather(x, "tower", axis=-1, tiled=True)
                         if kernel.ndim == 5:  # a kernel a tower, on its own maps
@@ -121,6 +117,7 @@ class AlexNet(nnx.Module):
                         x = x + bias
                         split = True
                     case Dense():
+                        kernel, bias = self._weights_of(row, dtype)
                         if split and row.reads == "both":
                             x = lax.all_gather(x, "tower", axis=-1, tiled=True)
                         if kernel.ndim == 3:
@@ -140,6 +137,7 @@ class AlexNet(nnx.Module):
                         x = x + bias
                         split = True
                     case Classifier():
+                        kernel, bias = self._weights_of(row, dtype)
                         # Each tower multiplies its half; the bias comes once.
                         x = x.reshape(len(x), -1) @ kernel
                         x = lax.psum(x.astype(jnp.float32), "tower")
@@ -169,6 +167,14 @@ class AlexNet(nnx.Module):
             if record is not None:
                 record[row.name] = x
         return x
+
+    def _weights_of(
+        self, row: Conv | Dense | Classifier, dtype: DTypeLike
+    ) -> tuple[Array, Array]:
+        """Return a row's local kernel and bias; the kernel varies over 'data'."""
+        weights = self.weights[row.name]
+        kernel = lax.pcast(weights["kernel"][...].astype(dtype), "data", to="varying")
+        return kernel, weights["bias"][...].astype(dtype)
 
 
 def graph(network: Network, classes: int) -> nnx.GraphDef:

@@ -21,7 +21,7 @@ from alexnet_jax.table import (
 
 CODE2012 = Network(
     name="code2012",
-    source="net 145 of the released 2012 code: the network whose errors the paper gives",
+    source="net 145 of the released 2012 code; its errors are those in the paper",
     towers=2,
     input_size=224,
     channels=3,

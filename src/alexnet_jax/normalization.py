@@ -8,7 +8,7 @@ float32 whatever the dtype of ``x``.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,8 @@ def _sum_over_maps(x: Maps, *, towers: int, size: int) -> Maps:
     width, half = channels // towers, size // 2
     apart = x.reshape(*lead, towers, width)
     padded = jnp.pad(apart, ((0, 0),) * 4 + ((half, half),))
-    return sum(padded[..., i : i + width] for i in range(size)).reshape(x.shape)
+    parts = [padded[..., i : i + width] for i in range(size)]
+    return reduce(jnp.add, parts).reshape(x.shape)
 
 
 def _sum_over_square(x: Maps, *, size: int) -> Maps:
@@ -63,10 +64,11 @@ def _sum_over_square(x: Maps, *, size: int) -> Maps:
         pad = [(0, 0)] * 4
         pad[axis] = (half, half)
         padded = jnp.pad(x, pad)
-        x = sum(
+        parts = [
             lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis)
             for i in range(size)
-        )
+        ]
+        x = reduce(jnp.add, parts)
     return x
 
 

@@ -8,7 +8,7 @@ reach, so the gradient is a sum of few shifted pictures of the output's size.
 """
 
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +32,7 @@ def _reduce_windows(
     for axis in (1, 2):
         x = reduce(
             combine,
-            [
-                lax.slice_in_dim(x, i, i + reach, stride, axis=axis)
-                for i in range(size)
-            ],
+            [lax.slice_in_dim(x, i, i + reach, stride, axis=axis) for i in range(size)],
         )
     return x
 
@@ -52,10 +49,12 @@ def _gather(
 
     Args:
         side: of the picture, pixels.
-        size, stride: of the windows.
+        size: of the windows, pixels.
+        stride: of the windows, pixels.
         pixel: gives, for a remainder (r, s) and the windows that reach it (how many
             steps back in y and x), the pixels at ``stride * i + r, stride * j + s``.
-        batch, channels: of the picture.
+        batch: pictures.
+        channels: of the picture.
     """
     cells = -(-side // stride)
 
@@ -87,7 +86,6 @@ def _shifted(y: Pooled, cells: int, reach: int, fill: float) -> Callable:
     ]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def max_pool(x: Maps, size: int, stride: int) -> Pooled:
     """Return the largest value of each ``size`` x ``size`` window (section 3.4).
 
@@ -96,13 +94,21 @@ def max_pool(x: Maps, size: int, stride: int) -> Pooled:
 
     Args:
         x: ``[B, H, H, C]``; a last window may hang over (ceiling rule).
-        size, stride: pixels.
+        size: of a window, pixels.
+        stride: pixels from one window to the next.
     """
+    return _max_pool(x, size, stride)
+
+
+def _largest(x: Maps, size: int, stride: int) -> Pooled:
     return _reduce_windows(x, size, stride, -jnp.inf, jnp.maximum)
 
 
+_max_pool = jax.custom_vjp(_largest, nondiff_argnums=(1, 2))
+
+
 def _max_forward(x: Maps, size: int, stride: int):
-    y = max_pool(x, size, stride)
+    y = _largest(x, size, stride)
     return y, (x, y)
 
 
@@ -127,7 +133,7 @@ def _max_backward(size: int, stride: int, saved: tuple[Maps, Pooled], dy: Pooled
     return (_gather(side, size, stride, pixel, batch, channels),)
 
 
-max_pool.defvjp(_max_forward, _max_backward)
+_max_pool.defvjp(_max_forward, _max_backward)
 
 
 def avg_pool(x: Maps, size: int, stride: int) -> Pooled:
@@ -135,19 +141,22 @@ def avg_pool(x: Maps, size: int, stride: int) -> Pooled:
 
     Args:
         x: ``[B, H, H, C]``; a last window may hang over (ceiling rule).
-        size, stride: pixels.
+        size: of a window, pixels.
+        stride: pixels from one window to the next.
     """
     ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
     return _sum_pool(x, size, stride) / _sum_pool(ones, size, stride)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _sum_pool(x: Maps, size: int, stride: int) -> Pooled:
+def _sum(x: Maps, size: int, stride: int) -> Pooled:
     return _reduce_windows(x, size, stride, 0.0, jnp.add)
 
 
+_sum_pool = jax.custom_vjp(_sum, nondiff_argnums=(1, 2))
+
+
 def _sum_forward(x: Maps, size: int, stride: int):
-    return _sum_pool(x, size, stride), x.shape
+    return _sum(x, size, stride), x.shape
 
 
 def _sum_backward(size: int, stride: int, shape: tuple[int, ...], dy: Pooled):

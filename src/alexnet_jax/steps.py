@@ -7,7 +7,7 @@ step), so that one seed gives one run on any mesh and after any resume.
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from alexnet_jax import augment, metrics, model, optim
 from alexnet_jax.augment import Preprocess
 from alexnet_jax.config import Recipe
 from alexnet_jax.data.records import Batch
-from alexnet_jax.mesh import BATCH, shardings
+from alexnet_jax.mesh import BATCH, SHARED, shardings
 from alexnet_jax.metrics import Scores
 from alexnet_jax.table import Network, trace
 
@@ -74,7 +74,7 @@ def abstract_state(
 ) -> TrainState:
     """Return the state's shapes, dtypes and shardings on ``mesh``."""
     shapes = jax.eval_shape(lambda: init_state(recipe, network, classes))
-    param_specs = model.param_specs(network, classes)
+    param_specs: Any = model.param_specs(network, classes)
     specs = TrainState(
         params=param_specs,
         opt_state=optax.tree.map_params(  # velocities lie where their weights do
@@ -82,10 +82,10 @@ def abstract_state(
             lambda _, spec: spec,
             shapes.opt_state,
             param_specs,
-            transform_non_params=lambda _: P(),
+            transform_non_params=lambda _: SHARED,
         ),
-        step=P(),
-        drops=P(),
+        step=SHARED,
+        drops=SHARED,
     )
     return jax.tree.map(
         lambda shape, sharding: jax.ShapeDtypeStruct(
@@ -152,7 +152,7 @@ def train_step(
         )
         return -scores.log_prob.total / batch_size, scores
 
-    draws_spec = augment.Draws(corner=BATCH, flip=BATCH, noise=BATCH, scale=P())
+    draws_spec = augment.Draws(corner=BATCH, flip=BATCH, noise=BATCH, scale=SHARED)
     masks_spec = dict.fromkeys(dropouts, P("data", "tower"))
     loss = jax.shard_map(
         body,
@@ -162,9 +162,9 @@ def train_step(
             Batch(BATCH, BATCH, BATCH),
             draws_spec,
             masks_spec,
-            P(),
+            SHARED,
         ),
-        out_specs=(P(), P()),
+        out_specs=(SHARED, SHARED),
     )
 
     def step(
@@ -183,7 +183,7 @@ def train_step(
             recipe.augment,
             batch=batch_size,
             border=border,
-            components=preprocess.components,
+            components=jnp.asarray(preprocess.components),
             noise_on=now.colour_noise,
         )
         masks = draw_masks(
@@ -197,7 +197,7 @@ def train_step(
         updates, opt_state = rule.update(
             gradients, state.opt_state, state.params, rates=now
         )
-        params = optax.apply_updates(state.params, updates)
+        params = cast(model.Params, optax.apply_updates(state.params, updates))
         return TrainState(params, opt_state, state.step + 1, state.drops), scores
 
     where = jax.tree.map(
@@ -206,7 +206,7 @@ def train_step(
     return jax.jit(
         step,
         donate_argnums=0,
-        out_shardings=(where, NamedSharding(mesh, P())),
+        out_shardings=(where, NamedSharding(mesh, SHARED)),
     )
 
 
@@ -254,7 +254,7 @@ def forward(
     run = jax.shard_map(
         body,
         mesh=mesh,
-        in_specs=(model.param_specs(network, classes), P(), BATCH),
+        in_specs=(model.param_specs(network, classes), SHARED, BATCH),
         out_specs=BATCH,
     )
     return jax.jit(lambda params, prep, images: run(params, prep.mean, images))
@@ -267,8 +267,7 @@ def eval_step(
     predict = forward(network, classes, mesh, views=views, precision=precision)
 
     def step(params: model.Params, preprocess: Preprocess, batch: Batch) -> Scores:
-        return metrics.score(
-            predict(params, preprocess, batch.images), batch.labels, batch.mask
-        )
+        images, labels, mask = map(jnp.asarray, batch)
+        return metrics.score(predict(params, preprocess, images), labels, mask)
 
-    return jax.jit(step, out_shardings=NamedSharding(mesh, P()))
+    return jax.jit(step, out_shardings=NamedSharding(mesh, SHARED))

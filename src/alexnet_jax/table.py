@@ -221,13 +221,13 @@ def trace(network: Network, classes: int | None = None) -> Iterator[Traced]:
         if isinstance(row, Conv):
             side = conv_size(shape[0], row.kernel, row.stride, row.pad)
             filters = row.features * towers
-            fan_in = row.kernel**2 * shape[2] // share
+            fan_in = row.kernel**2 * shape[-1] // share
             weights = {
                 "kernel": (
                     *lead,
                     row.kernel,
                     row.kernel,
-                    shape[2] // share,
+                    shape[-1] // share,
                     filters // share,
                 ),
                 "bias": (filters,),
@@ -237,7 +237,7 @@ def trace(network: Network, classes: int | None = None) -> Iterator[Traced]:
             split = True
         elif isinstance(row, MaxPool | AvgPool):
             side = pool_size(shape[0], row.size, row.stride)
-            shape = (side, side, shape[2])
+            shape = (side, side, shape[-1])
         elif isinstance(row, Dense):
             units = row.features * towers
             fan_in = prod(shape) // share
