@@ -288,6 +288,17 @@ def test_corrupt_pictures_are_listed_and_left_out(photos, tmp_path):
     assert not stored & set(spoilt)
 
 
+def test_odd_names_are_listed_on_one_line(photos, tmp_path):
+    damaged_copy(photos, tmp_path / "in", 0)
+    odd = tmp_path / "in" / "train" / "cat" / os.fsdecode(b"a\tb\nc\xff.jpg")
+    odd.write_bytes(b"no picture")
+    make(tmp_path / "in", tmp_path / "out")
+    listed = (tmp_path / "out" / "corrupt.txt").read_bytes()
+    assert listed == (
+        b"train\tcat/a b c\xff.jpg\tis not an image that Pillow can read\n"
+    )
+
+
 def test_too_many_corrupt_pictures_end_it_with_the_list(photos, tmp_path):
     spoilt = damaged_copy(photos, tmp_path / "in", 5)
     with pytest.raises(DataError, match=r"[45] of 340 pictures are corrupt, more than"):

@@ -201,8 +201,10 @@ def _write_tfds_files(
 def write_corrupt(out: Path, skipped: Skips) -> None:
     """Write the list of pictures left out, one a line, fields apart by tabs."""
     with shards.writing(out / prepared.CORRUPT):
-        lines = ["\t".join(fields) + "\n" for fields in skipped]
-        (out / prepared.CORRUPT).write_text("".join(lines))
+        # Names come from a disk: they may hold anything, line ends and bad UTF-8 too.
+        lines = ["\t".join(" ".join(f.split()) for f in fields) for fields in skipped]
+        text = "".join(line + "\n" for line in lines)
+        (out / prepared.CORRUPT).write_bytes(text.encode(errors="surrogateescape"))
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
