@@ -87,94 +87,101 @@ class AlexNet(nnx.Module):
         Returns:
             Logits ``f32[B, classes]``, the same on every tower.
         """
-        local_towers = self.network.towers // lax.axis_size("tower")
+        devices = lax.axis_size("tower")
+        local_towers = self.network.towers // devices
         # Every device works on its own share of everything from here on. What was
         # the same on several devices is cast to varying over their axis, so that JAX
         # sums its gradient over that axis on the way back.
-        x = lax.pcast(images.astype(dtype), "tower", to="varying")
-        split = False  # are the channels of x divided between the towers?
+        xs = [lax.pcast(images.astype(dtype), "tower", to="varying")]
+        # In tower order: one array with all local towers' channels, or, where each
+        # tower has its own kernel, one a tower (joining them would cost a copy).
+        split = False  # are channels divided between the towers yet?
+
         for row in self.network.rows:
             with jax.named_scope(row.name):
                 match row:
-                    case Conv():
-                        kernel, bias = self._weights_of(row, dtype)
-                        if split and row.reads == "both":
-                            x = lax.all_gather(x, "tower", axis=-1, tiled=True)
-                        if kernel.ndim == 5:  # a kernel a tower, on its own maps
-                            x = jnp.concatenate(
-                                [
-                                    conv(maps, own, row.stride, row.pad)
-                                    for maps, own in zip(
-                                        jnp.split(x, len(kernel), -1),
-                                        kernel,
-                                        strict=True,
-                                    )
-                                ],
-                                axis=-1,
-                            )
+                    case Conv() | Dense():
+                        kernel, bias = self._local(row.name, dtype)
+                        run = _convolve if isinstance(row, Conv) else _multiply
+                        if split and row.reads == "own" and self.network.towers == 2:
+                            xs = xs if len(xs) > 1 else jnp.split(xs[0], len(kernel), -1)
+                            kernels = list(kernel)
                         else:
-                            x = conv(x, kernel, row.stride, row.pad)
-                        x = x + bias
-                        split = True
-                    case Dense():
-                        kernel, bias = self._weights_of(row, dtype)
-                        if split and row.reads == "both":
-                            x = lax.all_gather(x, "tower", axis=-1, tiled=True)
-                        if kernel.ndim == 3:
-                            x = jnp.concatenate(
-                                [
-                                    units.reshape(len(x), -1) @ own
-                                    for units, own in zip(
-                                        jnp.split(x, len(kernel), -1),
-                                        kernel,
-                                        strict=True,
-                                    )
-                                ],
-                                axis=-1,
-                            )
-                        else:
-                            x = x.reshape(len(x), -1) @ kernel
-                        x = x + bias
+                            x = _join(xs)
+                            if split and devices > 1:
+                                x = lax.all_gather(x, "tower", axis=-1, tiled=True)
+                            xs, kernels = [x], [kernel]
+                        biases = jnp.split(bias, len(kernels))
+                        xs = [
+                            run(x, own, row) + b
+                            for x, own, b in zip(xs, kernels, biases, strict=True)
+                        ]
                         split = True
                     case Classifier():
-                        kernel, bias = self._weights_of(row, dtype)
                         # Each tower multiplies its half; the bias comes once.
-                        x = x.reshape(len(x), -1) @ kernel
-                        x = lax.psum(x.astype(jnp.float32), "tower")
-                        x = x + bias.astype(jnp.float32)
+                        kernel, bias = self._local(row.name, dtype)
+                        logits = _multiply(_join(xs), kernel, row)
+                        logits = lax.psum(logits.astype(jnp.float32), "tower")
+                        xs = [logits + bias.astype(jnp.float32)]
                     case ResponseNorm():
-                        x = response_norm(
-                            x,
-                            towers=local_towers,
-                            size=row.size,
-                            alpha=row.alpha,
-                            beta=row.beta,
-                            k=row.k,
-                        )
+                        xs = [
+                            response_norm(
+                                x,
+                                towers=local_towers // len(xs),
+                                size=row.size,
+                                alpha=row.alpha,
+                                beta=row.beta,
+                                k=row.k,
+                            )
+                            for x in xs
+                        ]
                     case SpatialNorm():
-                        x = spatial_norm(
-                            x, size=row.size, alpha=row.alpha, beta=row.beta, k=row.k
-                        )
+                        xs = [
+                            spatial_norm(
+                                x,
+                                size=row.size,
+                                alpha=row.alpha,
+                                beta=row.beta,
+                                k=row.k,
+                            )
+                            for x in xs
+                        ]
                     case MaxPool():
-                        x = max_pool(x, row.size, row.stride)
+                        xs = [max_pool(x, row.size, row.stride) for x in xs]
                     case AvgPool():
-                        x = avg_pool(x, row.size, row.stride)
+                        xs = [avg_pool(x, row.size, row.stride) for x in xs]
                     case Relu():
-                        x = jnp.maximum(x, 0)
+                        xs = [jnp.maximum(x, 0) for x in xs]
+                    case Dropout() if masks is None:
+                        xs = [x * row.keep for x in xs]
                     case Dropout():
-                        mask = None if masks is None else masks[row.name]
-                        x = x * row.keep if mask is None else jnp.where(mask, x, 0)
+                        own_masks = jnp.split(masks[row.name], len(xs), axis=-1)
+                        xs = [
+                            jnp.where(mask, x, 0)
+                            for x, mask in zip(xs, own_masks, strict=True)
+                        ]
             if record is not None:
-                record[row.name] = x
-        return x
+                record[row.name] = _join(xs)
+        return _join(xs)
 
-    def _weights_of(
-        self, row: Conv | Dense | Classifier, dtype: DTypeLike
-    ) -> tuple[Array, Array]:
-        """Return a row's local kernel and bias; the kernel varies over 'data'."""
-        weights = self.weights[row.name]
-        kernel = lax.pcast(weights["kernel"][...].astype(dtype), "data", to="varying")
-        return kernel, weights["bias"][...].astype(dtype)
+    def _local(self, name: str, dtype: jnp.dtype) -> tuple[Array, Array]:
+        """Return this device's kernel, varying over 'data', and bias of a layer."""
+        kernel = self.weights[name]["kernel"][...].astype(dtype)
+        bias = self.weights[name]["bias"][...].astype(dtype)
+        return lax.pcast(kernel, "data", to="varying"), bias
+
+
+def _join(xs: list[Array]) -> Array:
+    return xs[0] if len(xs) == 1 else jnp.concatenate(xs, axis=-1)
+
+
+def _convolve(x: Array, kernel: Array, row: Conv) -> Array:
+    return conv(x, kernel, row.stride, row.pad)
+
+
+def _multiply(x: Array, kernel: Array, row: Dense | Classifier) -> Array:
+    del row
+    return x.reshape(len(x), -1) @ kernel
 
 
 def graph(network: Network, classes: int) -> nnx.GraphDef:

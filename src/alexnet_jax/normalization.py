@@ -85,6 +85,7 @@ def _normalize(x: Maps, window: WindowSum, scale: float, beta: float, k: float) 
 
 
 def _forward(x: Maps, window: WindowSum, scale: float, beta: float, k: float):
+    x = lax.optimization_barrier(x)  # or XLA computes x anew for every slice
     d = k + scale * window(x.astype(jnp.float32) ** 2)
     return (x * _power(d, beta)).astype(x.dtype), (x, d)
 

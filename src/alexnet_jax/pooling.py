@@ -30,6 +30,7 @@ def _reduce_windows(
     x = jnp.pad(x, ((0, 0), (0, high), (0, high), (0, 0)), constant_values=fill)
     reach = (out - 1) * stride + 1
     for axis in (1, 2):
+        x = lax.optimization_barrier(x)  # or XLA computes x anew for every slice
         x = reduce(
             combine,
             [lax.slice_in_dim(x, i, i + reach, stride, axis=axis) for i in range(size)],
