@@ -8,6 +8,7 @@ tower order, so a device's maps are simply its half of the channels.
 """
 
 from collections.abc import Mapping
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
@@ -50,18 +51,17 @@ class AlexNet(nnx.Module):
     def __init__(self, network: Network, classes: int, key: Key[Array, ""]) -> None:
         """Draw the initial parameters: normal weights, constant biases.
 
-        Each layer draws from its own address, so adding a row moves no other's.
+        Each layer's address is its name, so adding a row moves no other's.
         """
         self.network = network
         self.classes = classes
         weights = {}
-        for index, traced in enumerate(trace(network, classes)):
+        for traced in trace(network, classes):
             row = traced.row
             if not isinstance(row, Conv | Dense | Classifier):
                 continue
-            draw = jax.random.normal(
-                jax.random.fold_in(key, index), traced.weights["kernel"], jnp.float32
-            )
+            own_key = jax.random.fold_in(key, crc32(row.name.encode()))
+            draw = jax.random.normal(own_key, traced.weights["kernel"], jnp.float32)
             weights[row.name] = nnx.Dict(
                 kernel=nnx.Param(row.sigma * draw),
                 bias=nnx.Param(jnp.full(traced.weights["bias"], row.bias, jnp.float32)),
@@ -104,7 +104,9 @@ class AlexNet(nnx.Module):
                         kernel, bias = self._local(row.name, dtype)
                         run = _convolve if isinstance(row, Conv) else _multiply
                         if split and row.reads == "own" and self.network.towers == 2:
-                            xs = xs if len(xs) > 1 else jnp.split(xs[0], len(kernel), -1)
+                            xs = (
+                                xs if len(xs) > 1 else jnp.split(xs[0], len(kernel), -1)
+                            )
                             kernels = list(kernel)
                         else:
                             x = _join(xs)
