@@ -53,10 +53,11 @@ def make_mesh(
             f"{'s' * (network.towers > 1)}; use --towers 1"
         )
     if count % towers:
+        even = count + 1 if count < len(available) else count - 1
+        choice = f"--devices {even} or " if even else ""
         raise ConfigError(
             f"--towers 2 needs an even number of devices, not {count}; "
-            f"use --devices {count + 1 if count < len(available) else count - 1} "
-            "or --towers 1"
+            f"use {choice}--towers 1"
         )
     grid = np.asarray(available[:count]).reshape(count // towers, towers)
     return Mesh(grid, ("data", "tower"), axis_types=(AxisType.Auto,) * 2)
