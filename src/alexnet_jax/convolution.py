@@ -115,12 +115,13 @@ def kernel_gradient(
             patches,
             gradients,
             ((0, 1, 2), (0, 1, 2)),
-            preferred_element_type=jnp.float32,
+            preferred_element_type=total.dtype,
         )
         return total + part, None
 
     # Made from the kernel so that inside shard_map it varies over the same axes.
-    zero = jnp.zeros_like(kernel.reshape(-1, outputs), jnp.float32)
+    wide = jnp.promote_types(kernel.dtype, jnp.float32)
+    zero = jnp.zeros_like(kernel.reshape(-1, outputs), wide)
     total, _ = lax.scan(
         add,
         zero,

@@ -4,7 +4,7 @@ Both are ``y = x * d^-beta`` with ``d = k + scale * W(x^2)``, where W sums over 
 window that is symmetric: over neighbouring maps, or over a square of the same map. So
 both have the gradient ``dx = dy * d^-beta - 2 * scale * beta * x * W(dy * y / d)``,
 which needs one more window sum and no transposed slices. Squares, sums and powers are
-float32 whatever the dtype of ``x``.
+float32 when ``x`` is narrower.
 """
 
 from collections.abc import Callable
@@ -72,6 +72,10 @@ def _sum_over_square(x: Maps, *, size: int) -> Maps:
     return x
 
 
+def _wide(x: Maps) -> Maps:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _power(d: Maps, beta: float) -> Maps:
     """Return ``d^-beta``."""
     if beta == 0.75:  # two square roots are far cheaper than exp(log)
@@ -86,7 +90,7 @@ def _normalize(x: Maps, window: WindowSum, scale: float, beta: float, k: float) 
 
 def _forward(x: Maps, window: WindowSum, scale: float, beta: float, k: float):
     x = lax.optimization_barrier(x)  # or XLA computes x anew for every slice
-    d = k + scale * window(x.astype(jnp.float32) ** 2)
+    d = k + scale * window(_wide(x) ** 2)
     return (x * _power(d, beta)).astype(x.dtype), (x, d)
 
 
@@ -100,7 +104,7 @@ def _backward(
 ):
     del k
     x, d = saved
-    wide, flow = x.astype(jnp.float32), dy.astype(jnp.float32) * _power(d, beta)
+    wide, flow = _wide(x), _wide(dy) * _power(d, beta)
     spread = window(flow * wide / d)
     return ((flow - 2 * scale * beta * wide * spread).astype(x.dtype),)
 
