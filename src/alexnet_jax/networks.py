@@ -28,29 +28,29 @@ CODE2012 = Network(
     classes=1000,
     rows=(
         # Layer 1 has its ReLU last, after norm and pool.
-        Conv("conv1", 48, kernel=11, stride=4, reads="both", sigma=0.01, bias=0),
+        Conv("conv1", 48, kernel=11, stride=4, reads="both", sigma=0.01, bias=0.0),
         ResponseNorm("norm1"),
         MaxPool("pool1"),
         Relu("relu1"),
-        Conv("conv2", 128, kernel=5, pad=2, reads="own", sigma=0.01, bias=1),
+        Conv("conv2", 128, kernel=5, pad=2, reads="own", sigma=0.01, bias=1.0),
         Relu("relu2"),
         ResponseNorm("norm2"),
         SpatialNorm("cnorm2"),  # not in the paper's text
         MaxPool("pool2"),
-        Conv("conv3", 192, kernel=3, pad=1, reads="both", sigma=0.03, bias=0),
+        Conv("conv3", 192, kernel=3, pad=1, reads="both", sigma=0.03, bias=0.0),
         Relu("relu3"),
-        Conv("conv4", 192, kernel=3, pad=1, reads="own", sigma=0.03, bias=1),
+        Conv("conv4", 192, kernel=3, pad=1, reads="own", sigma=0.03, bias=1.0),
         Relu("relu4"),
-        Conv("conv5", 128, kernel=3, pad=1, reads="own", sigma=0.03, bias=1),
+        Conv("conv5", 128, kernel=3, pad=1, reads="own", sigma=0.03, bias=1.0),
         MaxPool("pool5"),
         Relu("relu5"),
-        Dense("fc6", 2048, reads="both", sigma=0.01, bias=1),
+        Dense("fc6", 2048, reads="both", sigma=0.01, bias=1.0),
         Relu("relu6"),
         Dropout("drop6"),
-        Dense("fc7", 2048, reads="both", sigma=0.01, bias=1),
+        Dense("fc7", 2048, reads="both", sigma=0.01, bias=1.0),
         Relu("relu7"),
         Dropout("drop7"),
-        Classifier("fc8", sigma=0.01, bias=0),
+        Classifier("fc8", sigma=0.01, bias=0.0),
     ),
 )
 
@@ -62,7 +62,7 @@ DIGITS = Network(
     channels=1,
     classes=10,
     rows=(
-        Conv("conv1", 16, kernel=5, stride=2, reads="both", sigma=0.01, bias=0),
+        Conv("conv1", 16, kernel=5, stride=2, reads="both", sigma=0.01, bias=0.0),
         ResponseNorm("norm1"),
         MaxPool("pool1"),
         Relu("relu1"),
@@ -76,7 +76,7 @@ DIGITS = Network(
         Dense("fc4", 64, reads="both", sigma=0.05, bias=0.1),
         Relu("relu4"),
         Dropout("drop4"),
-        Classifier("fc5", sigma=0.05, bias=0),
+        Classifier("fc5", sigma=0.05, bias=0.0),
     ),
 )
 
