@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from alexnet_cli import options, runtime
+from alexnet_cli.bench import bench
 from alexnet_cli.describe import describe
 from alexnet_cli.doctor import doctor
 from alexnet_cli.evaluate import evaluate
@@ -33,6 +34,7 @@ app.command(cls=Verb)(prepare)
 app.command(cls=Verb)(describe)
 app.command(cls=Verb)(recipes)
 app.command(cls=Verb)(doctor)
+app.command(cls=Verb)(bench)
 
 
 def _print_version(wanted: bool) -> None:
