@@ -166,7 +166,7 @@ class AlexNet(nnx.Module):
                 record[row.name] = _join(xs)
         return _join(xs)
 
-    def _local(self, name: str, dtype: jnp.dtype) -> tuple[Array, Array]:
+    def _local(self, name: str, dtype: DTypeLike) -> tuple[Array, Array]:
         """Return this device's kernel, varying over 'data', and bias of a layer."""
         kernel = self.weights[name]["kernel"][...].astype(dtype)
         bias = self.weights[name]["bias"][...].astype(dtype)
