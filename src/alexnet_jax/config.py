@@ -18,7 +18,9 @@ Count = Annotated[int, Field(ge=1)]
 class Config(BaseModel):
     """A frozen record that refuses unknown keys and silent conversions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
 
 
 class DataConfig(Config):
@@ -156,7 +158,7 @@ class EvalConfig(Config):
         batch_size: images in one evaluation step, over all devices.
     """
 
-    views: tuple[Literal[1, 10], ...] = Field(default=(1,), strict=False)
+    views: tuple[Literal[1, 10], ...] = Field(default=(1,), min_length=1, strict=False)
     batch_size: Count = 128
 
 
@@ -173,8 +175,6 @@ class Recipe(Config):
     data: DataConfig
     augment: AugmentConfig
     optimizer: OptimizerConfig
-    schedule: Annotated[
-        StepsSchedule | PlateauSchedule, Field(discriminator="kind")
-    ]
+    schedule: Annotated[StepsSchedule | PlateauSchedule, Field(discriminator="kind")]
     run: RunConfig = RunConfig()
     eval: EvalConfig = EvalConfig()

@@ -5,6 +5,7 @@ and cross-checks it, so that a combination that cannot run fails before any data
 read.
 """
 
+import copy
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -37,10 +38,13 @@ def text(name: str) -> str:
         ConfigError: there is no such recipe.
     """
     if name in names():
-        return (resources.files(__name__) / f"{name}.toml").read_text()
+        return (resources.files(__name__) / f"{name}.toml").read_text("utf-8")
     path = Path(name).expanduser()
     if path.suffix == ".toml" and path.is_file():
-        return path.read_text()
+        try:
+            return path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"recipe {name} cannot be read: {error}") from error
     raise ConfigError(
         f"no recipe {name!r}; there are {', '.join(names())}, or give a .toml file"
     )
@@ -73,7 +77,7 @@ def load(
 
 def override(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Recipe:
     """Return the recipe in ``values`` with ``overrides`` by dotted key, checked."""
-    values = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
+    values = copy.deepcopy(dict(values))
     for key, value in overrides.items():
         *sections, last = key.split(".")
         place = values
@@ -169,15 +173,23 @@ def _validate(values: Mapping[str, Any]) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(
-            str(part) for part in first["loc"] if part not in ("steps", "plateau")
-        )
-        given = "" if first["type"] == "missing" else f" {first['input']!r}"
-        reason = {
-            "extra_forbidden": "there is no such key",
-            "missing": "is required",
-        }.get(first["type"], first["msg"])
-        raise ConfigError(f"{where}{given}: {reason}") from error
+        place = [str(part) for part in first["loc"]]
+        if place[0] == "schedule" and len(place) > 1:
+            del place[1]  # the kind of schedule, which pydantic puts there
+        given, reason = f" {first['input']!r}", first["msg"]
+        match first["type"]:
+            case "missing":
+                given, reason = "", "is required"
+            case "extra_forbidden":
+                reason = "there is no such key"
+            case "union_tag_not_found":
+                place, given, reason = [*place, "kind"], "", "is required"
+            case "union_tag_invalid":
+                given = f" {first.get('ctx', {}).get('tag')!r}"
+                place, reason = [*place, "kind"], "give steps or plateau"
+            case "value_error":  # of our own, and it quotes the value
+                given, reason = "", reason.removeprefix("Value error, ")
+        raise ConfigError(f"{'.'.join(place)}{given}: {reason}") from error
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
