@@ -9,6 +9,27 @@ from matplotlib.figure import Figure
 COLUMNS = 16  # as in the paper's figure
 
 
+def sheet(kernel: np.ndarray, scale: float) -> np.ndarray:
+    """Lay kernels out in lines, a white pixel apart.
+
+    Args:
+        kernel: ``f32[k, k, C, F]``.
+        scale: the weight that is white; its negative is black, zero is grey.
+
+    Returns:
+        ``f64[H, W, C]``, 0 to 1.
+    """
+    size, _, colours, count = kernel.shape
+    columns = min(COLUMNS, count)
+    lines = -(-count // columns)
+    drawn = np.ones((lines * (size + 1) - 1, columns * (size + 1) - 1, colours))
+    for index in range(count):
+        row, column = divmod(index, columns)
+        y, x = row * (size + 1), column * (size + 1)
+        drawn[y : y + size, x : x + size] = 0.5 + 0.5 * kernel[..., index] / scale
+    return drawn
+
+
 def filters(kernel: np.ndarray, towers: int, out: Path, *, title: str) -> None:
     """Draw the first layer's kernels, one panel a tower.
 
@@ -21,7 +42,7 @@ def filters(kernel: np.ndarray, towers: int, out: Path, *, title: str) -> None:
         out: the picture, PNG.
         title: written above.
     """
-    size, _, colours, count = kernel.shape
+    colours, count = kernel.shape[2:]
     own = count // towers
     columns = min(COLUMNS, own)
     lines = -(-own // columns)
@@ -30,16 +51,11 @@ def filters(kernel: np.ndarray, towers: int, out: Path, *, title: str) -> None:
     )
     FigureCanvasAgg(figure)
     panels = np.atleast_1d(figure.subplots(towers, 1))
-    scale = np.abs(kernel).max() or 1.0
+    scale = float(np.abs(kernel).max()) or 1.0
     for tower, axes in enumerate(panels):
-        sheet = np.ones((lines * (size + 1) - 1, columns * (size + 1) - 1, colours))
-        for index in range(own):
-            row, column = divmod(index, columns)
-            y, x = row * (size + 1), column * (size + 1)
-            picture = 0.5 + 0.5 * kernel[..., tower * own + index] / scale
-            sheet[y : y + size, x : x + size] = picture
+        panel = sheet(kernel[..., tower * own : (tower + 1) * own], scale)
         axes.imshow(
-            sheet if colours == 3 else sheet[..., 0],
+            panel if colours == 3 else panel[..., 0],
             cmap="gray",
             vmin=0,
             vmax=1,
