@@ -44,9 +44,7 @@ class Classifier:
             views: 1 or 10; the checkpoint's default when None.
         """
         return list(
-            prediction.predict(
-                self.loaded, pictures, self.mesh, top=top, views=views
-            )
+            prediction.predict(self.loaded, pictures, self.mesh, top=top, views=views)
         )
 
     def evaluate(

@@ -127,7 +127,8 @@ def training_view(
     colours = images.shape[-1]
 
     def cut(image: Array, corner: Array) -> Array:
-        return lax.dynamic_slice(image, (corner[0], corner[1], 0), (size, size, colours))
+        top, left = corner
+        return lax.dynamic_slice(image, (top, left, 0), (size, size, colours))
 
     if images.shape[1] > size:
         images = jax.vmap(cut)(images, draws.corner)

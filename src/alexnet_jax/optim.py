@@ -5,7 +5,7 @@ velocity. Biases have a rate of their own and no decay. A frozen layer is skippe
 update, no decay, and its velocity is held (a rate of zero would let it coast).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,9 @@ from alexnet_jax.config import (
 )
 
 Schedule = StepsSchedule | PlateauSchedule
+
+Layers = dict[str, dict[str, Array]]
+"""Weights, gradients or velocities: ``{layer: {"kernel", "bias"}}``."""
 
 
 class Rates(NamedTuple):
@@ -105,8 +108,9 @@ def _scale_by_rates() -> optax.GradientTransformationExtraArgs:
         del params
         return optax.EmptyState()
 
-    def update(updates, state, params=None, *, rates: Rates, **extra):
-        del params, extra
+    def update(updates, state, params=None, **extra: Any):
+        del params
+        rates: Rates = extra["rates"]
         scaled = {
             layer: {
                 "kernel": -rates.weights[layer] * leaves["kernel"],
@@ -124,12 +128,12 @@ def _skip_frozen(
 ) -> optax.GradientTransformationExtraArgs:
     """Give frozen layers a zero update and leave their velocity as it was."""
 
-    def update(updates, state, params=None, *, rates: Rates, **extra):
-        new_updates, new_state = inner.update(
-            updates, state, params, rates=rates, **extra
-        )
+    def update(updates, state, params=None, **extra: Any):
+        rates: Rates = extra["rates"]
+        new_updates, new_state = inner.update(updates, state, params, **extra)
+        new_updates = cast(Layers, new_updates)
 
-        def hold(new: dict, old: dict) -> dict:
+        def hold(new: Layers, old: Layers) -> Layers:
             return {
                 layer: jax.tree.map(
                     lambda n, o, off=rates.frozen[layer]: jnp.where(off, o, n),
@@ -140,9 +144,9 @@ def _skip_frozen(
             }
 
         new_updates = hold(new_updates, jax.tree.map(jnp.zeros_like, new_updates))
-        *rest, trace = new_state
-        trace = trace._replace(trace=hold(trace.trace, state[-1].trace))
-        return new_updates, (*rest, trace)
+        *rest, last = cast(tuple[Any, ...], new_state)
+        held = last._replace(trace=hold(velocity(new_state), velocity(state)))
+        return new_updates, (*rest, held)
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
 
@@ -159,7 +163,7 @@ def update_rule(config: OptimizerConfig) -> optax.GradientTransformationExtraArg
     def decay_of(layer: str) -> float:
         return config.layer_weight_decay.get(layer, config.weight_decay)
 
-    def add_decay(updates: optax.Updates, params: optax.Params) -> optax.Updates:
+    def add_decay(updates: Any, params: Any) -> Layers:
         return {
             layer: {
                 "kernel": leaves["kernel"] + decay_of(layer) * params[layer]["kernel"],
@@ -175,6 +179,11 @@ def update_rule(config: OptimizerConfig) -> optax.GradientTransformationExtraArg
             optax.trace(config.momentum),
         )
     )
+
+
+def velocity(opt_state: optax.OptState) -> Layers:
+    """Return the velocities in the state of ``update_rule``."""
+    return cast(tuple[Any, ...], opt_state)[-1].trace
 
 
 class Plateau(NamedTuple):

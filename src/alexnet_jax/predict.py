@@ -20,8 +20,11 @@ from alexnet_jax.mesh import BATCH
 from alexnet_jax.networks import network as find_network
 
 SUFFIXES = frozenset(
-    ".bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff "
-    ".webp .avif .ico".split()
+    f".{name}"
+    for name in (
+        *("bmp", "gif", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pgm", "png"),
+        *("pnm", "ppm", "tga", "tif", "tiff", "webp", "avif", "ico"),
+    )
 )
 BATCH_SIZE = 32
 
@@ -143,9 +146,7 @@ def predict(
         # One shape, one compilation: a last batch that is short is padded.
         images = np.zeros((size, *good[0].shape), np.uint8)
         images[: len(good)] = good
-        log_probs = run(
-            loaded.params, loaded.preprocess, jax.device_put(images, where)
-        )
+        log_probs = run(loaded.params, loaded.preprocess, jax.device_put(images, where))
         return decoded, log_probs
 
     pictures = iter(pictures)
@@ -194,6 +195,4 @@ def _answers(
             continue
         row = next(rows)
         best = np.argsort(-row, kind="stable")[:top]
-        yield Answer(
-            name, tuple(Guess(names[i], int(i), float(row[i])) for i in best)
-        )
+        yield Answer(name, tuple(Guess(names[i], int(i), float(row[i])) for i in best))
