@@ -8,9 +8,10 @@ Orbax writes to a temporary name and renames, so a kill leaves no half checkpoin
 
 import dataclasses
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -27,6 +28,7 @@ from alexnet_jax.steps import TrainState
 
 FORMAT = 1
 _MARKER = "_CHECKPOINT_METADATA"
+_ASIDE = ".replaced"
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every save
 
@@ -49,6 +51,8 @@ class Meta:
         evaluated: result of the evaluation at this step, if there was one.
         eval_role: ``validation`` if that result may choose the best checkpoint,
             ``test`` if it may only be reported.
+        since_row: sums over the steps since the last row of ``metrics.jsonl``, see
+            ``meter.Meter``.
         format: version of this record.
     """
 
@@ -64,6 +68,7 @@ class Meta:
     plateau: dict[str, Any] | None = None
     evaluated: dict[str, Any] | None = None
     eval_role: str | None = None
+    since_row: dict[str, Any] | None = None
     format: int = FORMAT
 
 
@@ -90,20 +95,24 @@ class Checkpoints:
     def __init__(self, run_dir: Path, keep: int) -> None:
         """Open ``run_dir/checkpoints``, clearing what a kill left half written."""
         policies = ocp.training.preservation_policies
+        # Orbax's own annotations of policies do not fit each other, hence the cast.
+        last_and_best = policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(keep),
+                policies.BestN(
+                    get_metric_fn=lambda metrics: metrics["top1_error"],
+                    reverse=True,
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
         self.directory = run_dir.resolve() / "checkpoints"
+        for aside in self.directory.glob(f"*{_ASIDE}"):  # a kill came before the new
+            _put_back(aside)
         self._orbax = ocp.training.Checkpointer(
-            self.directory,
-            preservation_policy=policies.AnyPreservationPolicy(
-                [
-                    policies.LatestN(keep),
-                    policies.BestN(
-                        get_metric_fn=lambda metrics: metrics["top1_error"],
-                        reverse=True,
-                        n=1,
-                        keep_checkpoints_without_metrics=False,
-                    ),
-                ]
-            ),
+            str(self.directory),
+            preservation_policy=cast(Any, last_and_best),
             cleanup_tmp_directories=True,
         )
 
@@ -123,7 +132,13 @@ class Checkpoints:
             CheckpointError: the disk is full or cannot be written.
         """
         error = _validation_error(meta)
-        metrics = None if error is None else {"top1_error": error}
+        metrics: dict[str, Any] | None = None
+        if error is not None:
+            metrics = {"top1_error": error}
+        path = self.directory / str(meta.step)
+        aside = path.with_name(path.name + _ASIDE)
+        if path.exists():  # Orbax would delete it before it writes the new one
+            path.rename(aside)
         try:
             self._orbax.save_checkpointables(
                 meta.step,
@@ -138,11 +153,14 @@ class Checkpoints:
                 overwrite=meta.step in self.steps(),
             )
         except Exception as error:
+            if aside.exists():
+                _put_back(aside)
             raise CheckpointError(
                 f"cannot save step {meta.step} in {self.directory}: "
                 f"{_one_line(error)}; free some space or choose another --run-dir"
             ) from error
-        return self.directory / str(meta.step)
+        shutil.rmtree(aside, ignore_errors=True)
+        return path
 
     def restore(self, abstract: TrainState, step: int) -> TrainState:
         """Load the state of ``step`` onto the mesh that ``abstract`` names.
@@ -166,6 +184,15 @@ class Checkpoints:
         self._orbax.close()
 
 
+def _put_back(aside: Path) -> None:
+    """Restore a checkpoint that was moved aside, unless its successor is there."""
+    path = aside.with_name(aside.name.removesuffix(_ASIDE))
+    if is_checkpoint(path):
+        shutil.rmtree(aside)
+    else:
+        aside.rename(path)
+
+
 def _training(state: TrainState) -> dict[str, Any]:
     return {"opt_state": state.opt_state, "step": state.step, "drops": state.drops}
 
@@ -177,7 +204,7 @@ def _one_line(error: BaseException) -> str:
 
 def _read(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     try:
-        return ocp.load_checkpointables(path.resolve(), wanted)
+        return ocp.load_checkpointables(str(path.resolve()), wanted)
     except Exception as error:  # Orbax has no common class for a damaged file
         raise CheckpointError(
             f"checkpoint {path} is damaged or not of this network "
@@ -244,16 +271,19 @@ def read_meta(path: Path) -> Meta:
         CheckpointError: it is damaged or from a later version.
     """
     try:
-        record = ocp.checkpointables_metadata(path.resolve()).custom_metadata
-        meta = Meta(**record)
+        found = ocp.checkpointables_metadata(str(path.resolve())).custom_metadata
+        record = cast(dict[str, Any], found)
+        version = record["format"]
+        # A later version may have keys that this one does not know.
+        meta = Meta(**record) if version <= FORMAT else None
     except Exception as error:
         raise CheckpointError(
             f"checkpoint {path} is damaged: its metadata cannot be read "
             f"({_one_line(error)}); use another step"
         ) from error
-    if meta.format > FORMAT:
+    if meta is None:
         raise CheckpointError(
-            f"checkpoint {path} has format {meta.format}, this version reads up to "
+            f"checkpoint {path} has format {version}, this version reads up to "
             f"{FORMAT}; update alexnet-jax"
         )
     return meta
