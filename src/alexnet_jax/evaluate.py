@@ -11,7 +11,6 @@ from alexnet_jax.augment import Preprocess
 from alexnet_jax.checkpoint import Loaded
 from alexnet_jax.data.records import Batch, Source
 from alexnet_jax.errors import ConfigError, DataError
-from alexnet_jax.mesh import check_batch
 from alexnet_jax.metrics import Scores
 from alexnet_jax.model import Params
 from alexnet_jax.networks import network as find_network
@@ -49,18 +48,27 @@ def score_batches(
 
     One batch is on its way to the devices while another is being computed.
     """
-    total: Scores | None = None
-    pending: Scores | None = None
-    for batch in batches:
-        scores = step(params, preprocess, steps.put_batch(batch, mesh))
+
+    def one_ahead() -> Iterator[Scores]:
+        pending: Scores | None = None
+        for batch in batches:
+            scores = step(params, preprocess, steps.put_batch(batch, mesh))
+            if pending is not None:
+                yield jax.device_get(pending)
+            pending = scores
         if pending is not None:
-            done = jax.device_get(pending)
-            total = done if total is None else total.merge(done)
-            yield total
-        pending = scores
-    if pending is not None:
-        done = jax.device_get(pending)
-        yield done if total is None else total.merge(done)
+            yield jax.device_get(pending)
+
+    total = None
+    for scores in one_ahead():
+        total = scores if total is None else total.merge(scores)
+        yield total
+
+
+def padded(batch_size: int, mesh: Mesh) -> int:
+    """Round a batch size up to one that ``mesh`` divides; masks keep padding out."""
+    shares = mesh.shape["data"]
+    return -(-batch_size // shares) * shares
 
 
 def result(scores: Scores, views: int) -> Result:
@@ -127,18 +135,18 @@ def evaluate(
         source: a split whose classes are the checkpoint's.
         mesh: the one that ``loaded`` lies on.
         views: 1 or 10; the checkpoint's default when None.
-        batch_size: images in one step over all devices; any number the mesh divides.
+        batch_size: images in one step over all devices; rounded up to a number that
+            the mesh divides.
         precision: ``f32`` or ``bf16``; as trained when None.
 
     Yields:
         The result over the images so far; the last one counts every image once.
 
     Raises:
-        ConfigError: views or a batch size that cannot be.
+        ConfigError: views that cannot be.
         DataError: classes that do not match, or an image that cannot be read.
     """
     check_classes(loaded, source)
-    check_batch(mesh, batch_size)
     meta, table = loaded.meta, find_network(loaded.meta.network)
     views = choose_views(meta.views, views)
     step = steps.eval_step(
@@ -150,11 +158,9 @@ def evaluate(
     )
     batches = data.eval_batches(
         source,
-        batch_size=batch_size,
+        batch_size=padded(batch_size, mesh),
         image_size=meta.image_size,
         channels=table.channels,
     )
-    for scores in score_batches(
-        step, loaded.params, loaded.preprocess, batches, mesh
-    ):
+    for scores in score_batches(step, loaded.params, loaded.preprocess, batches, mesh):
         yield result(scores, views)

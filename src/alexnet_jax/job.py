@@ -1,15 +1,18 @@
 """A run before it begins: its devices, its data, its length, and what it will take."""
 
+import dataclasses
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import data, rundir, steps
+from alexnet_jax import augment, data, rundir, steps
 from alexnet_jax.augment import Preprocess
 from alexnet_jax.config import PlateauSchedule, Recipe
 from alexnet_jax.data.records import Batch, Dataset
@@ -56,9 +59,11 @@ class Job:
         if step == 0:
             return False
         interval = every * self.steps_per_epoch
-        return step == self.total_steps or int(step / interval) > int(
-            (step - 1) / interval
-        )
+
+        def times(steps: int) -> int:  # a whole number of intervals counts as such
+            return math.floor(steps / interval + 1e-9)
+
+        return step == self.total_steps or times(step) > times(step - 1)
 
 
 def plan_job(recipe: Recipe, devices: int | None, towers: int | None) -> Job:
@@ -71,7 +76,6 @@ def plan_job(recipe: Recipe, devices: int | None, towers: int | None) -> Job:
     table = find_network(recipe.network)
     mesh = make_mesh(table, devices=devices, towers=towers)
     check_batch(mesh, recipe.optimizer.batch_size)
-    check_batch(mesh, recipe.eval.batch_size)
     dataset = data.open_dataset(recipe.data)
     if isinstance(recipe.schedule, PlateauSchedule) and dataset.eval_role == "test":
         raise ConfigError(
@@ -84,28 +88,51 @@ def plan_job(recipe: Recipe, devices: int | None, towers: int | None) -> Job:
     return Job(recipe, table, mesh, dataset, total)
 
 
+def in_memory(job: Job) -> Job:
+    """Return the job with its small splits decoded, once and for all."""
+    size, colours = job.recipe.data.image_size, job.network.channels
+    dataset = dataclasses.replace(
+        job.dataset,
+        train=data.in_memory(job.dataset.train, size, colours),
+        eval=data.in_memory(job.dataset.eval, size, colours),
+    )
+    return dataclasses.replace(job, dataset=dataset)
+
+
+def measure(job: Job) -> Preprocess:
+    """Take the training set's statistics from its store, or compute them."""
+    statistics = job.dataset.statistics or data.compute(
+        job.dataset.train, job.recipe.data.image_size, job.network.channels
+    )
+    return augment.preprocess(statistics.mean, statistics.covariance)
+
+
 def compile_step(job: Job) -> jax.stages.Compiled:
     """Compile the training step ahead of time, for exactly this run's shapes."""
     recipe, mesh = job.recipe, job.mesh
     batch, side = recipe.optimizer.batch_size, recipe.data.image_size
     colours = job.network.channels
 
-    def shape(dims: tuple[int, ...], dtype: type, spec: P) -> jax.ShapeDtypeStruct:
+    def shape(dims: tuple[int, ...], dtype: type, spec: P) -> Any:  # for an array
         return jax.ShapeDtypeStruct(dims, dtype, sharding=NamedSharding(mesh, spec))
 
     step = steps.train_step(recipe, job.network, job.classes, mesh, job.total_steps)
-    return step.lower(
-        steps.abstract_state(recipe, job.network, job.classes, mesh),
-        Batch(
-            shape((batch, side, side, colours), np.uint8, P("data")),
-            shape((batch,), np.int32, P("data")),
-            shape((batch,), np.bool_, P("data")),
-        ),
-        Preprocess(
-            shape((side, side, colours), np.float32, P()),
-            shape((colours, colours), np.float32, P()),
-        ),
-    ).compile()
+    return (
+        cast(jax.stages.Wrapped, step)
+        .lower(
+            steps.abstract_state(recipe, job.network, job.classes, mesh),
+            Batch(
+                shape((batch, side, side, colours), np.uint8, P("data")),
+                shape((batch,), np.int32, P("data")),
+                shape((batch,), np.bool_, P("data")),
+            ),
+            Preprocess(
+                shape((side, side, colours), np.float32, P()),
+                shape((colours, colours), np.float32, P()),
+            ),
+        )
+        .compile()
+    )
 
 
 def dry_run(
@@ -133,7 +160,11 @@ def dry_run(
     batches.close()
     began = time.monotonic()
     memory = compile_step(job).memory_analysis()
-    used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    used = (
+        0  # a backend that does not tell
+        if memory is None
+        else memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    )
     keep = recipe.run.keep + (job.dataset.eval_role == "validation")
     return Planned(
         mesh=describe_mesh(job.mesh),

@@ -1,13 +1,18 @@
 """From the devices' sums to the figures that a user watches."""
 
+import dataclasses
 import math
 import time
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from alexnet_jax import optim, steps
+from alexnet_jax import model, optim, steps
 from alexnet_jax.errors import TrainingError
 from alexnet_jax.events import StepDone
 from alexnet_jax.job import Job
@@ -25,14 +30,18 @@ class Meter:
 
     Attributes:
         drops: of the ``plateau`` schedule; the loop keeps it up to date.
+        saved: the last checkpoint; likewise.
     """
 
-    def __init__(self, job: Job, step: int, drops: int) -> None:
-        """Begin at ``step``."""
-        self.drops = drops
+    def __init__(
+        self, job: Job, step: int, since_row: dict[str, Any] | None = None
+    ) -> None:
+        """Begin at ``step``, with what ``since_row`` returned when it was saved."""
+        self.drops = 0
+        self.saved: Path | None = None
         self._job = job
         self._pending: deque[tuple[int, Scores]] = deque()
-        self._sums: Scores | None = None  # since the last row
+        self._sums = None if since_row is None else _scores(since_row)
         self._done = step
         self._flat_from: int | None = None
         self._warned = False
@@ -72,6 +81,27 @@ class Meter:
         self._tick()
         self._clock = None
 
+    def since_row(self) -> dict[str, Any] | None:
+        """Return the sums since the last row, as plain numbers, for a checkpoint."""
+        if self._sums is None:
+            return None
+        return {
+            name: {"total": float(metric.total), "count": float(metric.count)}
+            for name, metric in vars(self._sums).items()
+        }
+
+    def check_finite(self, params: model.Params) -> None:
+        """Check the weights before they are tested or saved.
+
+        The loss of a step is that of the weights before it: they can be spoilt
+        while every loss so far is finite.
+
+        Raises:
+            TrainingError: a weight is not finite.
+        """
+        if not _finite(params):
+            raise self._diverged("a weight is not finite after")
+
     def flat(self) -> str | None:
         """Return advice, once, if the loss has stayed at ln(classes)."""
         patience = min(FLAT_STEPS, self._job.total_steps // 2)
@@ -102,22 +132,30 @@ class Meter:
         scores = jax.device_get(scores)
         loss = -float(scores.log_prob.total / scores.log_prob.count)
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} at step {step}; the last checkpoint is finite: "
-                "continue from it in a new run with a lower optimizer.learning_rate, "
-                "or with --precision f32"
-            )
+            self._done = step
+            raise self._diverged(f"the loss is {loss} at")
         self._watch(step, loss)
         self._sums = scores if self._sums is None else self._sums.merge(scores)
         self._done = step
-        row = step % ROW_STEPS == 0 or step == self._job.end_step
+        regular = step % ROW_STEPS == 0 or step == self._job.total_steps
+        row = regular or step == self._job.end_step
         now = time.monotonic()
         if row or now - self._shown >= SHOW_SECONDS:
             self._shown = now
             self._tick()
-            yield self._event(row)
-        if row:
+            yield self._event(self._sums, row)
+        if regular:  # a row that an early end asked for leaves the others as they are
             self._sums, self._row = None, _Span(step)
+
+    def _diverged(self, what: str) -> TrainingError:
+        last = "no checkpoint was saved"
+        if self.saved is not None:
+            last = f"the last checkpoint, {self.saved}, is finite"
+        f32 = self._job.recipe.run.precision == "f32"
+        return TrainingError(
+            f"{what} step {self._done}; {last}; start a new run with a lower "
+            f"optimizer.learning_rate{'' if f32 else ' or --precision f32'}"
+        )
 
     def _watch(self, step: int, loss: float) -> None:
         """Remember since when the loss has been at ln(classes)."""
@@ -126,8 +164,8 @@ class Meter:
         elif self._flat_from is None:
             self._flat_from = step
 
-    def _event(self, row: bool) -> StepDone:
-        job, sums, step = self._job, self._sums, self._done
+    def _event(self, sums: Scores, row: bool) -> StepDone:
+        job, step = self._job, self._done
         means = {name: float(value) for name, value in sums.compute().items()}
         batch = job.recipe.optimizer.batch_size
         seconds = max(self._row.seconds, 1e-9)
@@ -138,7 +176,7 @@ class Meter:
             loss=-means["log_prob"],
             top1_error=means["top1_error"],
             top5_error=means["top5_error"],
-            learning_rate=float(self._rate(step, self.drops)),
+            learning_rate=float(self._rate(step - 1, self.drops)),
             images_per_second=(step - self._row.first) * batch / seconds,
             input_stall=min(self._row.stalled / seconds, 1.0),
             seconds_left=(job.end_step - step) * whole,
@@ -156,6 +194,24 @@ class Meter:
             total_steps=self._job.total_steps,
             drops=drops,
         ).weights[last]
+
+
+@jax.jit
+def _finite(params: model.Params) -> jax.Array:
+    leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
+    return jnp.stack(leaves).all()
+
+
+def _scores(sums: dict[str, Any]) -> Scores:
+    """Return the scores that ``Meter.since_row`` has written down."""
+    return Scores(
+        **{
+            name: dataclasses.replace(
+                metric, **{key: np.float32(value) for key, value in sums[name].items()}
+            )
+            for name, metric in vars(Scores.empty()).items()
+        }
+    )
 
 
 class _Span:

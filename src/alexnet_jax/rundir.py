@@ -15,8 +15,11 @@ from typing import Any
 
 from alexnet_jax import recipes
 from alexnet_jax.config import Recipe
-from alexnet_jax.errors import CheckpointError
+from alexnet_jax.errors import CheckpointError, ConfigError
 from alexnet_jax.events import Evaluated, StepDone
+
+RESUMABLE = {"run.steps", "data.dir"}
+"""What may differ when a run goes on: where it stops, and where its data lies."""
 
 
 def next_name(parent: Path, recipe: str) -> Path:
@@ -62,6 +65,24 @@ def read_recipe(path: Path) -> Recipe:
         raise CheckpointError(f"{path / 'recipe.toml'} is damaged: {error}") from error
 
 
+def check_same(old: Recipe, new: Recipe) -> None:
+    """Refuse to continue a run as another.
+
+    Raises:
+        ConfigError: names every value that differs.
+    """
+    differing = [
+        line
+        for line in recipes.differences(old, new)
+        if line.partition(":")[0] not in RESUMABLE
+    ]
+    if differing:
+        raise ConfigError(
+            f"--resume with other values than the run's: {'; '.join(differing)}; "
+            "leave them out, or start a new run"
+        )
+
+
 class RunDir:
     """An open run directory; use it as a context."""
 
@@ -87,6 +108,7 @@ class RunDir:
                 "another --run-dir"
             ) from error
         self._tensorboard = None
+        self._purge_step: int | None = None
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> "RunDir":
@@ -127,12 +149,23 @@ class RunDir:
             self._tensorboard.close()
         self._lock.close()
 
-    def forget_after(self, step: int) -> None:
-        """Drop the rows after ``step``: they are about to be written again."""
+    def forget_after(self, step: int, *, tested: bool = True) -> None:
+        """Drop the rows after ``step``: they are about to be written again.
+
+        Args:
+            step: that the run goes on from.
+            tested: whether the checkpoint of ``step`` holds its test; if not, the
+                test is made again, and its rows are dropped too.
+        """
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
-        kept = [row for row in read_metrics(self.path) if row["step"] <= step]
+        self._purge_step = step + 1
+        kept = [
+            row
+            for row in read_metrics(self.path)
+            if row["step"] < step or (row["step"] == step and (tested or "loss" in row))
+        ]
         partial = path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
         partial.replace(path)
@@ -157,7 +190,9 @@ class RunDir:
         if self._tensorboard is None:
             from tensorboardX import SummaryWriter
 
-            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"))
+            self._tensorboard = SummaryWriter(
+                str(self.path / "tensorboard"), purge_step=self._purge_step
+            )
         for row in _rows(event):
             for name, value in row.items():
                 if name in ("split", "step", "epoch", "views", "images"):

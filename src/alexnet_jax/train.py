@@ -6,24 +6,25 @@ of an older one. What a run computes is a function of its recipe alone, so one t
 stopped anywhere and continued ends with the same parameters as one that never was.
 """
 
-import dataclasses
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import augment, data, figures, recipes, rundir, steps
+from alexnet_jax import data, figures, optim, rundir, steps
 from alexnet_jax.augment import Preprocess
 from alexnet_jax.checkpoint import Checkpoints, Meta, read_meta
 from alexnet_jax.checkpoint import load as load_checkpoint
 from alexnet_jax.config import PlateauSchedule, Recipe
 from alexnet_jax.errors import CheckpointError, ConfigError
-from alexnet_jax.evaluate import EvalStep, Result, result, score_batches
+from alexnet_jax.evaluate import EvalStep, Result, padded, result, score_batches
 from alexnet_jax.events import (
     Advice,
     Dropped,
@@ -35,7 +36,7 @@ from alexnet_jax.events import (
     Started,
     StepDone,
 )
-from alexnet_jax.job import Job, compile_step, plan_job
+from alexnet_jax.job import Job, compile_step, in_memory, measure, plan_job
 from alexnet_jax.mesh import describe as describe_mesh
 from alexnet_jax.meter import Meter
 from alexnet_jax.model import Params
@@ -43,15 +44,12 @@ from alexnet_jax.optim import Plateau
 from alexnet_jax.rundir import RunDir
 from alexnet_jax.steps import TrainState
 
-RESUMABLE = {"run.steps", "data.dir"}
-"""What may differ when a run goes on: where it stops, and where its data lies."""
-
 PROFILED_STEPS = range(3, 8)  # after the start-up, few enough for a small trace
 
 
 def fit(
     recipe: Recipe,
-    run_dir: Path,
+    run_dir: str | Path,
     *,
     resume: bool = False,
     devices: int | None = None,
@@ -77,24 +75,24 @@ def fit(
         AlexNetError: the run cannot start or go on; nothing is overwritten.
     """
     began = time.monotonic()
+    run_dir = Path(run_dir).expanduser()
     job = plan_job(recipe, devices, towers)
     if resume:
-        _check_same(rundir.read_recipe(run_dir), recipe)
+        rundir.check_same(rundir.read_recipe(run_dir), recipe)
         run = RunDir(run_dir)
     else:
         run = RunDir.create(run_dir, recipe)
-    with run:
+    with run, contextlib.ExitStack() as closing:
         checkpoints = Checkpoints(run.path, recipe.run.keep)
-        try:
-            yield from _fit(job, run, checkpoints, stop, profile, began)
-        finally:
-            checkpoints.close()
+        closing.callback(checkpoints.close)
+        yield from _fit(job, run, checkpoints, closing, stop, profile, began)
 
 
 def _fit(
     job: Job,
     run: RunDir,
     checkpoints: Checkpoints,
+    closing: contextlib.ExitStack,
     stop: Callable[[], bool],
     profile: bool,
     began: float,
@@ -104,9 +102,10 @@ def _fit(
     for step in bad:
         yield Advice(f"checkpoint {step} is damaged; continuing from an earlier one")
     step = int(state.step)
-    run.forget_after(step)
     evaluated = None if meta.evaluated is None else Result(**meta.evaluated)
-    if step >= end:
+    plateau = Plateau(**(meta.plateau or {}))
+    run.forget_after(step, tested=evaluated is not None)
+    if step > end or (step == end and evaluated) or plateau.ended:
         yield Finished(
             run.path, step, evaluated, time.monotonic() - began, already=True
         )
@@ -114,11 +113,11 @@ def _fit(
 
     yield Preparing("reading the pictures")
     pictures = job.dataset.eval  # as they are stored, before they are decoded
-    job = _in_memory(job)
+    job = in_memory(job)
     if step:
         preprocess = load_checkpoint(checkpoints.directory / str(step), mesh).preprocess
     else:
-        preprocess = _measure(job)
+        preprocess = measure(job)
     preprocess = jax.device_put(preprocess, NamedSharding(mesh, P()))
     yield Preparing("compiling the training step")
     train_step = compile_step(job)
@@ -138,11 +137,14 @@ def _fit(
         parameters=job.parameters,
     )
 
-    plateau = Plateau(**(meta.plateau or {}))
     tested_at = step if evaluated else None
     saved_at = step if step else None
-    meter = Meter(job, step, plateau.drops)
-    tracer = _Tracer(run.path / "profile", step) if profile else None
+    meter = Meter(job, step, meta.since_row)
+    meter.drops = plateau.drops
+    meter.saved = checkpoints.directory / str(step) if step else None
+    tracer = None
+    if profile:
+        tracer = closing.enter_context(_Tracer(run.path / "profile", step))
     batches = data.train_batches(
         job.dataset.train,
         batch_size=recipe.optimizer.batch_size,
@@ -150,8 +152,9 @@ def _fit(
         channels=job.network.channels,
         seed=recipe.run.seed,
         start_step=step,
-        num_steps=end - step,
+        num_steps=end,
     )
+    closing.callback(batches.close)
     while True:
         # 1. What is due after this step: test, save, stop. A test that an
         # interruption put off is made up for here when the run goes on.
@@ -162,6 +165,7 @@ def _fit(
         if test or save:
             yield from _record(run, meter.drain())
             meter.pause()
+            meter.check_finite(state.params)
         if test:
             evaluated = _evaluate(job, eval_step, state.params, preprocess)
             tested_at = step
@@ -185,9 +189,15 @@ def _fit(
             path = checkpoints.save(
                 state,
                 jax.device_get(preprocess),
-                _meta(job, step, plateau, evaluated if tested_at == step else None),
+                _meta(
+                    job,
+                    step,
+                    plateau,
+                    evaluated if tested_at == step else None,
+                    meter.since_row(),
+                ),
             )
-            saved_at = step
+            saved_at, meter.saved = step, path
             yield Saved(step, path, time.monotonic() - saving)
         if stopping or step == end or plateau.ended:
             break
@@ -206,14 +216,17 @@ def _fit(
             yield Advice(advice)
     if tracer:
         tracer.end(state)
-    batches.close()
+    drawn, samples = (), ()
+    if not stopping:
+        drawn = _draw(job, run, state)
+        samples = figures.write_samples(pictures, run.path / "samples")
     yield Finished(
         run_dir=run.path,
         step=step,
         result=evaluated,
         seconds=time.monotonic() - began,
-        pictures=() if stopping else _draw(job, run, state),
-        samples=() if stopping else figures.write_samples(pictures, run.path / "samples"),
+        pictures=drawn,
+        samples=samples,
         interrupted=stopping,
     )
 
@@ -251,44 +264,7 @@ def _restore(job: Job, checkpoints: Checkpoints) -> tuple[TrainState, Meta, list
             "--run-dir"
         )
     state = steps.create_state(job.recipe, job.network, job.classes, job.mesh)
-    return state, _meta(job, 0, Plateau(), None), bad
-
-
-def _check_same(old: Recipe, new: Recipe) -> None:
-    """Refuse to continue a run as another.
-
-    Raises:
-        ConfigError: names every value that differs.
-    """
-    differing = [
-        line
-        for line in recipes.differences(old, new)
-        if line.partition(":")[0] not in RESUMABLE
-    ]
-    if differing:
-        raise ConfigError(
-            f"--resume with other values than the run's: {'; '.join(differing)}; "
-            "leave them out, or start a new run"
-        )
-
-
-def _in_memory(job: Job) -> Job:
-    """Decode small splits once and for all."""
-    size, colours = job.recipe.data.image_size, job.network.channels
-    dataset = dataclasses.replace(
-        job.dataset,
-        train=data.in_memory(job.dataset.train, size, colours),
-        eval=data.in_memory(job.dataset.eval, size, colours),
-    )
-    return dataclasses.replace(job, dataset=dataset)
-
-
-def _measure(job: Job) -> Preprocess:
-    """Take the training set's statistics from its store, or compute them."""
-    statistics = job.dataset.statistics or data.compute(
-        job.dataset.train, job.recipe.data.image_size, job.network.channels
-    )
-    return augment.preprocess(statistics.mean, statistics.covariance)
+    return state, _meta(job, 0, Plateau(), None, None), bad
 
 
 def _evaluate(
@@ -297,7 +273,7 @@ def _evaluate(
     """Test the network on the whole evaluation split, centre view."""
     batches = data.eval_batches(
         job.dataset.eval,
-        batch_size=job.recipe.eval.batch_size,
+        batch_size=padded(job.recipe.eval.batch_size, job.mesh),
         image_size=job.recipe.data.image_size,
         channels=job.network.channels,
     )
@@ -316,7 +292,7 @@ def _update_ratios(params: Params, velocity: Params) -> dict[str, jax.Array]:
 
 
 def _evaluation(job: Job, state: TrainState, step: int, found: Result) -> Evaluated:
-    velocity = state.opt_state[-1].trace
+    velocity = optim.velocity(state.opt_state)
     ratios = jax.device_get(_update_ratios(state.params, velocity))
     return Evaluated(
         step=step,
@@ -340,7 +316,13 @@ def _remember(job: Job, plateau: Plateau, found: Result, scheduled: bool) -> Pla
     return plateau._replace(best=errors)
 
 
-def _meta(job: Job, step: int, plateau: Plateau, evaluated: Result | None) -> Meta:
+def _meta(
+    job: Job,
+    step: int,
+    plateau: Plateau,
+    evaluated: Result | None,
+    since_row: dict[str, Any] | None,
+) -> Meta:
     recipe = job.recipe
     return Meta(
         network=job.network.name,
@@ -355,6 +337,7 @@ def _meta(job: Job, step: int, plateau: Plateau, evaluated: Result | None) -> Me
         plateau=plateau._asdict(),
         evaluated=None if evaluated is None else asdict(evaluated),
         eval_role=job.dataset.eval_role,
+        since_row=since_row,
     )
 
 
@@ -377,6 +360,13 @@ class _Tracer:
 
     def __init__(self, folder: Path, start: int) -> None:
         self._folder, self._start, self._running = folder, start, False
+
+    def __enter__(self) -> "_Tracer":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._running:  # a failure came before the end
+            jax.profiler.stop_trace()
 
     def before(self, step: int, state: TrainState) -> None:
         """Begin or end the trace, if it is time."""
