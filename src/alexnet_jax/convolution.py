@@ -16,16 +16,15 @@ from jaxtyping import Array, Float
 
 from alexnet_jax.table import conv_size
 
-Maps = Float[Array, "batch height width channels"]
+Maps = Float[Array, "batch height width inputs"]
 Kernel = Float[Array, "size size inputs outputs"]
+Out = Float[Array, "batch out_height out_width outputs"]
 
 PATCH_BYTES = 4 << 20
 """Patches made at a time: about what a core's cache holds (measured 1 to 8 MB)."""
 
 
-def conv(
-    x: Maps, kernel: Kernel, stride: int, pad: int
-) -> Float[Array, "batch out_height out_width outputs"]:
+def conv(x: Maps, kernel: Kernel, stride: int, pad: int) -> Out:
     """Convolve with zero padding; a last window may overhang (net 145: 3 pixels).
 
     Inside ``shard_map`` both arguments must vary over the same mesh axes.
@@ -44,7 +43,7 @@ def _high_pad(size: int, window: int, stride: int, pad: int) -> int:
     return (out - 1) * stride + window - size - pad
 
 
-def _plain(x: Maps, kernel: Kernel, stride: int, pad: int) -> Maps:
+def _plain(x: Maps, kernel: Kernel, stride: int, pad: int) -> Out:
     high = _high_pad(x.shape[1], kernel.shape[0], stride, pad)
     return lax.conv_general_dilated(
         x,
@@ -62,7 +61,7 @@ def _forward(x: Maps, kernel: Kernel, stride: int, pad: int):
     return _plain(x, kernel, stride, pad), (x, kernel)
 
 
-def _backward(stride: int, pad: int, saved: tuple[Maps, Kernel], dy: Maps):
+def _backward(stride: int, pad: int, saved: tuple[Maps, Kernel], dy: Out):
     x, kernel = saved
     (dx,) = jax.vjp(lambda x: _plain(x, kernel, stride, pad), x)[1](dy)
     dkernel = lax.platform_dependent(
@@ -81,7 +80,7 @@ _conv.defvjp(_forward, _backward)
 
 
 def kernel_gradient(
-    x: Maps, kernel: Kernel, dy: Maps, *, stride: int, pad: int
+    x: Maps, kernel: Kernel, dy: Out, *, stride: int, pad: int
 ) -> Kernel:
     """Return the gradient of ``kernel``: patches' transpose times ``dy``.
 
@@ -101,7 +100,7 @@ def kernel_gradient(
     most = max(1, PATCH_BYTES // patch_bytes)
     chunk = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
 
-    def add(total: Array, pair: tuple[Maps, Maps]) -> tuple[Array, None]:
+    def add(total: Array, pair: tuple[Maps, Out]) -> tuple[Array, None]:
         images, gradients = pair
         patches = jnp.concatenate(
             [
