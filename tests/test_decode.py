@@ -105,6 +105,32 @@ def test_both_ways_of_decoding_a_jpeg_agree():
         np.testing.assert_array_equal(decode(file, 32, 3), slow)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_both_ways_of_decoding_a_png_agree(mode, channels):
+    image = picture(33, 33).convert(mode)
+    file = encoded(image)
+    assert file[37:41] == b"IDAT"  # plain, so that it takes the short way
+    long_way = encoded(image, dpi=(72, 72))
+    assert long_way[37:41] != b"IDAT"
+    one, two = decode(file, 33, channels), decode(long_way, 33, channels)
+    np.testing.assert_array_equal(one, two)
+    assert one.shape == (33, 33, channels)
+
+
+def test_a_damaged_png_of_the_right_size():
+    file = encoded(picture(33, 33))
+    middle = len(file) // 2
+    for damaged in (
+        file[:middle] + bytes([file[middle] ^ 255]) + file[middle + 1 :],
+        file[:middle],
+        file[:60],
+        file[:41] + b"\0\0\0\0" + file[45:],
+    ):
+        with pytest.raises(ImageError, match=r"cannot be decoded: "):
+            decode(damaged, 33, 3)
+
+
 def test_grey_and_colour():
     grey = picture(32, 32).convert("L")
     for kind in ("PNG", "JPEG"):
