@@ -88,6 +88,7 @@ class Meter:
         return {
             name: {"total": float(metric.total), "count": float(metric.count)}
             for name, metric in vars(self._sums).items()
+            if name in Scores.__annotations__
         }
 
     def check_finite(self, params: model.Params) -> None:
