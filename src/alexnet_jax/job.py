@@ -101,9 +101,11 @@ def in_memory(job: Job) -> Job:
 
 def measure(job: Job) -> Preprocess:
     """Take the training set's statistics from its store, or compute them."""
-    statistics = job.dataset.statistics or data.compute(
-        job.dataset.train, job.recipe.data.image_size, job.network.channels
-    )
+    statistics, channels = job.dataset.statistics, job.network.channels
+    # A store's are of colours; a network that reads grey needs its own.
+    if statistics is None or statistics.mean.shape[-1] != channels:
+        side = job.recipe.data.image_size
+        statistics = data.compute(job.dataset.train, side, channels)
     return augment.preprocess(statistics.mean, statistics.covariance)
 
 

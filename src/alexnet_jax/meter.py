@@ -211,6 +211,7 @@ def _scores(sums: dict[str, Any]) -> Scores:
                 metric, **{key: np.float32(value) for key, value in sums[name].items()}
             )
             for name, metric in vars(Scores.empty()).items()
+            if name in sums
         }
     )
 
