@@ -195,7 +195,7 @@ next(batches)
 raise SystemExit(7)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], timeout=60, capture_output=True, text=True
+        [sys.executable, "-c", program], timeout=120, capture_output=True, text=True
     )
     assert done.returncode == 7, done.stderr
 

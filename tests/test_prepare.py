@@ -183,7 +183,7 @@ for number, event in enumerate(prepare(source, out, image_size=24, workers=2)):
     done = []
     for stop in (1, 18, 4):  # of 25 events; each of four shards takes up to 7
         arguments = [f"folder:{photos}", str(out), str(stop)]
-        child = subprocess.run([sys.executable, "-c", program, *arguments], timeout=60)
+        child = subprocess.run([sys.executable, "-c", program, *arguments], timeout=120)
         assert child.returncode == -signal.SIGKILL
         with pytest.raises(DataError, match="is not complete; continue: alexnet prep"):
             opened(out)
@@ -329,7 +329,7 @@ except DataError as error:
         [sys.executable, "-c", program, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert child.returncode == 1
     assert "Traceback" not in child.stderr
