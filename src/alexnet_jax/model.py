@@ -153,7 +153,8 @@ class AlexNet(nnx.Module):
                     case AvgPool():
                         xs = [avg_pool(x, row.size, row.stride) for x in xs]
                     case Relu():
-                        xs = [jnp.maximum(x, 0) for x in xs]
+                        # No gradient at 0, as in the 2012 kernels.
+                        xs = [jax.nn.relu(x) for x in xs]
                     case Dropout() if masks is None:
                         xs = [x * row.keep for x in xs]
                     case Dropout():
