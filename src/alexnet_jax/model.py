@@ -120,9 +120,12 @@ class AlexNet(nnx.Module):
                         ]
                         split = True
                     case Classifier():
-                        # Each tower multiplies its half; the bias comes once.
+                        # Each tower multiplies its half; the bias comes once. Maps
+                        # are laid out tower by tower, as the kernel's rows are.
                         kernel, bias = self._local(row.name, dtype)
-                        logits = _multiply(_join(xs), kernel, row)
+                        xs = xs if len(xs) > 1 else jnp.split(xs[0], local_towers, -1)
+                        units = _join([x.reshape(len(x), -1) for x in xs])
+                        logits = _multiply(units, kernel, row)
                         logits = lax.psum(logits.astype(jnp.float32), "tower")
                         xs = [logits + bias.astype(jnp.float32)]
                     case ResponseNorm():
