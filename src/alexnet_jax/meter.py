@@ -205,15 +205,15 @@ def _finite(params: model.Params) -> jax.Array:
 
 def _scores(sums: dict[str, Any]) -> Scores:
     """Return the scores that ``Meter.since_row`` has written down."""
-    return Scores(
-        **{
-            name: dataclasses.replace(
-                metric, **{key: np.float32(value) for key, value in sums[name].items()}
-            )
-            for name, metric in vars(Scores.empty()).items()
-            if name in sums
-        }
-    )
+    empty = Scores.empty()
+    metrics = {
+        name: dataclasses.replace(
+            getattr(empty, name),
+            **{key: np.float32(value) for key, value in parts.items()},
+        )
+        for name, parts in sums.items()
+    }
+    return dataclasses.replace(empty, **metrics)
 
 
 class _Span:
