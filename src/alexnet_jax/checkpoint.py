@@ -6,9 +6,13 @@ step, drops), and a JSON record, ``Meta``, that makes it usable without its reci
 Orbax writes to a temporary name and renames, so a kill leaves no half checkpoint.
 """
 
+import contextlib
 import dataclasses
+import gc
 import logging
 import shutil
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,7 +34,8 @@ FORMAT = 1
 _MARKER = "_CHECKPOINT_METADATA"
 _ASIDE = ".replaced"
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every save
+# Orbax reports every save, and what it raises as an error of ours comes twice.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -198,18 +203,47 @@ def _training(state: TrainState) -> dict[str, Any]:
 
 
 def _one_line(error: BaseException) -> str:
+    while inner := error.__cause__ or error.__context__:
+        error = inner  # Orbax's own words say less than those of what failed first
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:200] + "..."
 
 
 def _read(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return ocp.load_checkpointables(str(path.resolve()), wanted)
-    except Exception as error:  # Orbax has no common class for a damaged file
+    with _quiet():
+        found, cause = {}, None
+        try:
+            # One after the other: where one fails, Orbax forgets to wait for the rest.
+            for item, abstract in wanted.items():
+                found |= ocp.load_checkpointables(str(path.resolve()), {item: abstract})
+        except Exception as error:  # Orbax has no common class for a damaged file
+            cause = _one_line(error)
+        if cause is not None:
+            gc.collect()  # what lies about of the failure complains now or never
+    if cause is not None:
         raise CheckpointError(
-            f"checkpoint {path} is damaged or not of this network "
-            f"({_one_line(error)}); use another step"
-        ) from error
+            f"checkpoint {path} is damaged or not of this network ({cause}); "
+            "use another step"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep asyncio and the interpreter from reporting what Orbax left unread.
+
+    It reads many arrays at once; where one fails, the others fail too, unheard, and
+    each would print a traceback of its own.
+    """
+    logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        logger.setLevel(level)
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -289,7 +323,9 @@ def read_meta(path: Path) -> Meta:
     return meta
 
 
-def abstract_params(meta: Meta, mesh: Mesh) -> model.Params:
+def abstract_params(
+    meta: Meta, mesh: Mesh
+) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
     """Return the shapes of a checkpoint's parameters and where they lie on a mesh."""
     table, classes = find_network(meta.network), len(meta.classes)
     return jax.tree.map(
