@@ -191,7 +191,10 @@ class RunDir:
             from tensorboardX import SummaryWriter
 
             self._tensorboard = SummaryWriter(
-                str(self.path / "tensorboard"), purge_step=self._purge_step
+                str(self.path / "tensorboard"),
+                purge_step=self._purge_step,
+                # Two files begun in one second would else have one name.
+                filename_suffix=f".{self._purge_step or 0}",
             )
         for row in _rows(event):
             for name, value in row.items():
