@@ -41,7 +41,7 @@ def describe(
     if what in NETWORKS:
         _show(NETWORKS[what], None, None, as_json)
         return
-    if not Path(what).expanduser().exists():
+    if not Path(what).expanduser().exists() and "/" not in what:
         raise ConfigError(
             f"no network {what!r} and no checkpoint there; networks are "
             f"{', '.join(NETWORKS)}"

@@ -1,5 +1,6 @@
 """``alexnet doctor``: what this machine has, and what is missing."""
 
+import collections
 import contextlib
 import importlib.metadata
 import itertools
@@ -52,7 +53,7 @@ def doctor(
     cache = found["compile_cache"]
     data = found["data"]
     machine = [
-        *(("device", _device_line(device)) for device in found["devices"]),
+        *(("devices", line) for line in _device_lines(found["devices"])),
         ("cores", str(found["cores"])),
         ("memory", " free of ".join(view.size(n) for n in memory if n)),
         ("system", f"{found['platform']}, Python {found['python']}"),
@@ -112,9 +113,14 @@ def _devices() -> list[dict[str, Any]]:
     return devices
 
 
-def _device_line(device: dict[str, Any]) -> str:
-    memory = device["memory_bytes"]
-    return f"{device['kind']}" + (f", {view.size(memory)}" if memory else "")
+def _device_lines(devices: list[dict[str, Any]]) -> list[str]:
+    counts = collections.Counter(
+        (device["kind"], device["memory_bytes"]) for device in devices
+    )
+    return [
+        f"{count} x {kind}" + (f", {view.size(memory)} each" if memory else "")
+        for (kind, memory), count in counts.items()
+    ]
 
 
 def _memory() -> dict[str, int | None]:

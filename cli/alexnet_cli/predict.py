@@ -99,7 +99,10 @@ def predict(
     answers = prediction.predict(
         loaded, pictures, mesh, top=top, views=views, labels=names
     )
-    failed = sum(_write(_named(answers, files), form, files))
+    columns = None
+    if len(files) >= MANY:
+        columns = (max(map(len, files)), max(map(len, names or loaded.meta.classes)))
+    failed = sum(_write(_named(answers, files), form, columns))
     if failed:
         view.warn(f"{failed} of {len(files)} inputs could not be read")
         raise typer.Exit(1)
@@ -124,7 +127,7 @@ def _named(answers: "Iterable[Answer]", files: list[str]) -> "Iterator[Answer]":
 
 
 def _write(
-    answers: "Iterable[Answer]", form: Format, files: list[str]
+    answers: "Iterable[Answer]", form: Format, columns: tuple[int, int] | None
 ) -> Iterator[bool]:
     """Write the answers as they come; yield for each whether it is an error."""
     if form is Format.json:
@@ -134,7 +137,6 @@ def _write(
             yield answer.error is not None
         print(json.dumps(records, indent=2, ensure_ascii=False))
         return
-    column = max(map(len, files)) if len(files) >= MANY else None
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if form is Format.csv:
         writer.writerow(("image", "rank", "label", "class", "probability", "error"))
@@ -146,7 +148,7 @@ def _write(
                 answer.image,
                 [(guess.label, guess.probability) for guess in answer.guesses],
                 answer.error,
-                column=column,
+                columns=columns,
                 first=place == 0,
             )
         yield answer.error is not None

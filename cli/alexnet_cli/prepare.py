@@ -118,10 +118,11 @@ def prepare(
     stored = sum(finished.images.values())
     parts = [f"{n:,} {split}" for split, n in finished.images.items()]
     where = view.short(finished.out)
+    listing = f", listed in {view.short(finished.out / 'corrupt.txt')}"
     rows = [
         ("store", where + (" (was complete before)" if finished.already else "")),
         ("pictures", f"{stored:,} ({', '.join(parts)}), {view.size(finished.bytes)}"),
-        ("left out", f"{finished.corrupt:,}"),
+        ("left out", f"{finished.corrupt:,}{listing if finished.corrupt else ''}"),
     ]
     view.answer(view.pairs(rows))
     recipe = "imagenet" if source == "imagenet2012" else "RECIPE"

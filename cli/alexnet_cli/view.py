@@ -145,7 +145,7 @@ def prediction(
     rows: Sequence[tuple[str, float]],
     failure: str | None,
     *,
-    column: int | None,
+    columns: tuple[int, int] | None,
     first: bool,
 ) -> None:
     """Print what one picture shows.
@@ -154,25 +154,25 @@ def prediction(
         image: its name.
         rows: labels and probabilities, best first.
         failure: why there are none.
-        column: one line a picture, with a column of this width at most for the names;
-            a block of lines each when None.
+        columns: widths for the names and the labels, one line a picture; a block of
+            lines each when None.
         first: whether it is the first one.
     """
-    space = "" if first or column is not None else "\n"
+    space = "" if first or columns else "\n"
     if failure is not None:
         # The library's errors begin with the picture's name already.
         named = failure if image in failure else f"{image}: {failure}"
         answer(Text(space + named, "red"))
-    elif column is None:
+    elif columns is None:
         width = min(_console(stderr=False).width, 100) - 2
         answer(Text(space + image, "bold"), guesses(rows, width))
     else:
-        column = min(column, 42)
-        name = image if len(image) <= column else "…" + image[1 - column :]
-        text = Text.assemble((f"{name:<{column}}", "bold"))
-        for label, share in rows[:2]:
-            label = label if len(label) <= 10 else label[:9] + "…"
-            text.append(f"  {label:<10} {share:4.0%}")
+        name, label = min(columns[0], 42), min(columns[1], 10)
+        image = image if len(image) <= name else "…" + image[1 - name :]
+        text = Text.assemble((f"{image:<{name}}", "bold"))
+        for guess, share in rows[:2]:
+            guess = guess if len(guess) <= label else guess[: label - 1] + "…"
+            text.append(f"  {guess:<{label}} {share:4.0%}")
         answer(text)
 
 
