@@ -96,8 +96,8 @@ def test_the_mesh_in_words():
 
 def test_a_tree_of_specs_becomes_one_of_shardings():
     mesh = make_mesh(CODE2012, devices=4)
-    tree = shardings(mesh, {"a": [BATCH]})
-    x = jax.device_put(np.arange(6), tree["a"][0])
+    trees = {"a": np.arange(6)}
+    x = jax.device_put(trees, shardings(mesh, {"a": BATCH}))["a"]
     # Two replicas hold three images each; both towers of one hold the same.
     held = [np.asarray(shard.data).tolist() for shard in x.addressable_shards]
     assert held == [[0, 1, 2], [0, 1, 2], [3, 4, 5], [3, 4, 5]]

@@ -12,6 +12,13 @@ from alexnet_jax.pooling import avg_pool, max_pool
 WINDOWS = [(3, 2), (2, 2), (3, 1), (2, 3), (5, 2)]  # size and stride; first the paper's
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compile_quickly():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def sides(size, stride):
     """Return sides on which no window starts behind the picture (as 2 / 3 can)."""
     return [side for side in range(5, 14) if size >= stride or side % stride]
