@@ -11,9 +11,7 @@ from alexnet_jax.normalization import response_norm, spatial_norm
 CONSTANTS = [  # size, alpha, beta, k; alpha large enough to matter
     (5, 0.8, 0.75, 2.0),
     (9, 0.8, 0.75, 1.0),
-    (5, 0.3, 0.5, 1.0),
-    (9, 0.3, 0.5, 2.0),
-    (3, 5.0, 0.75, 1.0),
+    (5, 5.0, 0.5, 1.0),
 ]
 
 
@@ -112,14 +110,14 @@ def response(x):
 
 
 def response_root(x):
-    return response_norm(x, towers=1, size=3, alpha=0.8, beta=0.5, k=1.0)
+    return response_norm(x, towers=2, size=3, alpha=0.8, beta=0.5, k=1.0)
 
 
 def spatial(x):
     return spatial_norm(x, size=5, alpha=3.0, beta=0.75, k=1.0)
 
 
-@pytest.mark.parametrize("norm", [response, response_root, spatial])
+@pytest.mark.parametrize("norm", [response_root, spatial])
 def test_gradients_in_float64_are_those_of_small_steps(norm):
     with jax.enable_x64(True):
         x = jnp.asarray(maps(1, 4, 4, 6, seed=1))
