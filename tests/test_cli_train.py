@@ -21,7 +21,7 @@ import pytest
 
 TRAIN = (sys.executable, "-m", "alexnet_cli", "train")
 SMALL = ("--devices", "1", "--towers", "1")
-SAVE_OFTEN = ("--set", f"run.save_every={2 / (1437 / 32)}")  # every second step
+EPOCH = 1437 / 32  # steps
 
 
 class Ran(NamedTuple):
@@ -64,7 +64,7 @@ def train(
     return run
 
 
-def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+def start(*arguments: object, **options: Any) -> "subprocess.Popen[str]":
     """Start the real command as a process of its own."""
     command = [*TRAIN, *map(str, arguments), *SMALL]
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
@@ -78,14 +78,7 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     )
 
 
-def run(*arguments: object) -> Ran:
-    """Run the real command to its end."""
-    process = start(*arguments)
-    out, err = process.communicate(timeout=120)
-    return Ran(process.returncode, out, err)
-
-
-def wait_for(process: subprocess.Popen[str], event: str, step: int = 0) -> list[str]:
+def wait_for(process: "subprocess.Popen[str]", event: str, step: int = 0) -> list[str]:
     """Read ``--json`` lines until an event has happened at or after a step."""
     assert process.stdout is not None
     lines = []
@@ -124,8 +117,8 @@ def assert_equal_runs(one: Path, other: Path, step: int) -> None:
 # --- what a run says and leaves behind ----------------------------------------------
 
 
-def test_json(train: Train, tmp_path: Path) -> None:
-    ran = train("digits", "--steps", 40, "--json")
+def test_json_and_profile(train: Train, tmp_path: Path) -> None:
+    ran = train("digits", "--steps", 40, "--json", "--profile")
     assert ran.code == 0
     assert ran.err == ""
     events = ran.events
@@ -146,6 +139,7 @@ def test_json(train: Train, tmp_path: Path) -> None:
     for key in results:
         assert last[key] == by_name["evaluated"][key]
     assert last["images"] == 360
+    assert list((tmp_path / "runs/digits-1/profile").rglob("*.xplane.pb"))
 
 
 def test_for_people(train: Train, tmp_path: Path) -> None:
@@ -168,11 +162,9 @@ def test_for_people(train: Train, tmp_path: Path) -> None:
         assert (run_dir / "figures" / name).stat().st_size > 1000
     assert "\x1b" not in ran.out + ran.err  # no terminal, no colours
 
-
-def test_runs_are_numbered_and_never_overwritten(train: Train, tmp_path: Path) -> None:
-    for number in (1, 2):
-        ran = train("digits", "--steps", 1, "--json")
-        assert ran.events[-1]["run_dir"] == str(tmp_path / "runs" / f"digits-{number}")
+    # The next run gets a name of its own; none is ever overwritten.
+    ran = train("digits", "--steps", 1, "--json")
+    assert ran.events[-1]["run_dir"] == str(tmp_path / "runs" / "digits-2")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     ran = train("digits", "--steps", 1, "--run-dir", "runs/digits-2")
     assert ran.code == 1
@@ -200,8 +192,7 @@ def test_recipe_file_and_set(train: Train, tmp_path: Path) -> None:
     assert stored.schedule.drops == (0.5,)
     assert stored.data.eval_split == "test[:50]"
     # What is stored is enough to repeat the run.
-    ran = train("runs/mine-1/recipe.toml", "--run-dir", "again")
-    assert rundir.read_recipe(tmp_path / "again") == stored
+    assert recipes.load("runs/mine-1/recipe.toml") == stored
 
 
 def test_dry_run_creates_nothing(train: Train, tmp_path: Path) -> None:
@@ -224,15 +215,10 @@ def test_dry_run_creates_nothing(train: Train, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_profile(train: Train, tmp_path: Path) -> None:
-    assert train("digits", "--steps", 10, "--profile", "--run-dir", "run").code == 0
-    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
-
-
 def test_a_loss_that_is_not_finite(train: Train, tmp_path: Path) -> None:
     ran = train(
         *("digits", "--steps", 60, "--set", "optimizer.learning_rate=1e9"),
-        *("--set", f"run.save_every={1 / (1437 / 32)}", "--run-dir", "run"),
+        *("--set", f"run.save_every={1 / EPOCH}", "--run-dir", "run"),
     )
     assert ran.code == 1
     (line,) = (line for line in ran.err.splitlines() if line.startswith("error: "))
@@ -252,18 +238,9 @@ def test_resume_an_empty_place_starts_at_0(train: Train, tmp_path: Path) -> None
     assert ran.code == 0
     assert "nothing to resume in ./runs: starting at step 0" in ran.err
     (tmp_path / "empty").mkdir()
-    for name in ("empty", "new"):
-        ran = train("digits", "--resume", "--run-dir", name, "--steps", 2, "--json")
-        assert ran.code == 0
-        assert f"nothing to resume in {name}: starting at step 0" in ran.err
-        assert ran.events[-1]["step"] == 2
-
-
-def test_resume_a_run_that_has_no_checkpoint_yet(train: Train, tmp_path: Path) -> None:
-    assert train("digits", "--steps", 2, "--run-dir", "run").code == 0
-    shutil.rmtree(tmp_path / "run" / "checkpoints")
-    ran = train("--resume", "--run-dir", "run", "--steps", 2, "--json")
+    ran = train("digits", "--resume", "--run-dir", "empty", "--steps", 2, "--json")
     assert ran.code == 0
+    assert "nothing to resume in empty: starting at step 0" in ran.err
     assert ran.events[-1]["step"] == 2
 
 
@@ -322,6 +299,10 @@ def test_resume_with_other_values_is_refused(train: Train, tmp_path: Path) -> No
     assert "error: run is a run of the recipe digits, not of cifar10-quick" in ran.err
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json*")}
     assert before == after
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # killed before the first save
+    ran = train("--resume", "--run-dir", "run", "--steps", 2, "--json")
+    assert ran.code == 0
+    assert ran.events[-1]["step"] == 2
     (tmp_path / "run" / "recipe.toml").write_text("name = ")
     ran = train("--resume", "--run-dir", "run")
     assert ran.code == 1
@@ -331,7 +312,7 @@ def test_resume_with_other_values_is_refused(train: Train, tmp_path: Path) -> No
 @pytest.mark.filterwarnings("ignore:coroutine")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_resume_past_a_damaged_checkpoint(train: Train, tmp_path: Path) -> None:
-    saves = ("--set", f"run.save_every={4 / (1437 / 32)}")
+    saves = ("--set", f"run.save_every={4 / EPOCH}")
     assert train("digits", "--steps", 8, "--run-dir", "run", *saves).code == 0
     assert train("digits", "--steps", 8, "--run-dir", "whole", *saves).code == 0
     for path in (tmp_path / "run" / "checkpoints" / "8").rglob("d/*"):
@@ -347,39 +328,56 @@ def test_resume_past_a_damaged_checkpoint(train: Train, tmp_path: Path) -> None:
 # --- signals and kills --------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 120 steps that nothing interrupted."""
-    path = tmp_path_factory.mktemp("whole") / "run"
-    ran = run("digits", "--steps", 120, "--run-dir", path)
-    assert ran.code == 0, ran.err
-    return path
+def test_signals_and_kills_lose_nothing(tmp_path: Path) -> None:
+    """SIGINT, kill -9 while it saves, SIGTERM: the same end as without them."""
+    path, whole = tmp_path / "run", tmp_path / "whole"
+    length = ("--steps", 60, "--json")
+    often = ("--set", f"run.save_every={2 / EPOCH}")
+    process = start("digits", "--run-dir", path, *length, *often)
+    other = start("digits", "--run-dir", whole, *length)
+    resume = ("--resume", "--run-dir", path, *length)
+
+    wait_for(process, "step", 10)
+    done = interrupted(process, signal.SIGINT, 130)
+    assert 10 <= done < 60
+    process = start(*resume)
+    wait_for(process, "saved", done + 4)
+    time.sleep(random.uniform(0, 0.2))  # somewhere in a step or a save
+    process.kill()
+    process.communicate(timeout=60)
+    process = start(*resume)
+    started = json.loads(wait_for(process, "started")[-1])
+    assert started["step"] >= done + 4
+    wait_for(process, "step", started["step"] + 1)
+    done = interrupted(process, signal.SIGTERM, 143)
+    assert started["step"] < done < 60
+    process = start(*resume)
+    for each in (process, other):
+        out, err = each.communicate(timeout=120)
+        assert each.returncode == 0, err
+        assert json.loads(out.splitlines()[-1])["step"] == 60
+    assert_equal_runs(path, whole, 60)
+    rows = map(json.loads, (path / "metrics.jsonl").read_text().splitlines())
+    steps = [row["step"] for row in rows if "loss" in row]
+    assert all(one < other for one, other in itertools.pairwise(steps))
 
 
-def test_signals_save_and_the_run_goes_on_exactly(tmp_path: Path, whole: Path) -> None:
-    """SIGINT, the command that it prints, SIGTERM, and so on to the end."""
-    path = tmp_path / "run"
-    process = start("digits", "--steps", 120, "--run-dir", path, "--json")
-    done = 0
-    for number, code in (signal.SIGINT, 130), (signal.SIGTERM, 143):
-        wait_for(process, "step", done + 20)
-        process.send_signal(number)
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == code
-        assert f"{number.name}: finishing the step, then saving" in err
-        assert "Traceback" not in err
-        last = json.loads(out.splitlines()[-1])
-        assert last["event"] == "finished"
-        assert last["interrupted"] is True
-        assert done + 20 <= last["step"] < 120
-        done = last["step"]
-        command = err.splitlines()[-1].split()
-        assert command[:3] == ["alexnet", "train", "--resume"]
-        assert command[3:] == ["--run-dir", str(path), *SMALL, "--steps", "120"]
-        process = start(*command[2:-6], "--steps", 120, "--json")
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert_equal_runs(path, whole, 120)
+def interrupted(
+    process: "subprocess.Popen[str]", number: signal.Signals, code: int
+) -> int:
+    """Send a signal, check how the run ends, return the step it has saved."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"{number.name}: finishing the step, then saving" in err
+    assert "Traceback" not in err
+    last = json.loads(out.splitlines()[-1])
+    assert last["event"] == "finished"
+    assert last["interrupted"] is True
+    command = err.splitlines()[-1].split()
+    assert command[:4] == ["alexnet", "train", "--resume", "--run-dir"]
+    assert command[5:] == [*SMALL, "--steps", "60"]
+    return last["step"]
 
 
 def test_a_signal_before_the_first_step_ends_at_once(tmp_path: Path) -> None:
@@ -421,31 +419,3 @@ def test_a_second_interrupt_says_that_it_is_saving() -> None:
         "saving; Ctrl-C once more quits without",
     ]
     assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_kills_during_saves_lose_nothing(tmp_path: Path, whole: Path) -> None:
-    """kill -9 while it saves at every second step, again and again, then the rest."""
-    path = tmp_path / "run"
-    chance = random.Random(0)
-    process = start("digits", "--run-dir", path, "--json", *SAVE_OFTEN)
-    reached = 0
-    for _ in range(2):
-        wait_for(process, "saved", reached + 4)
-        time.sleep(chance.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL
-        process = start("--resume", "--run-dir", path, "--json", "--steps", 120)
-        started = json.loads(wait_for(process, "started")[-1])
-        assert started["step"] >= reached + 4
-        reached = started["step"]
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert json.loads(out.splitlines()[-1])["step"] == 120
-    assert_equal_runs(path, whole, 120)
-    steps = [
-        row["step"]
-        for row in map(json.loads, (path / "metrics.jsonl").read_text().splitlines())
-        if "loss" in row
-    ]
-    assert all(one < other for one, other in itertools.pairwise(steps))
