@@ -2,8 +2,8 @@
 
     python benchmarks/commands.py digits            three seeds: error, seconds, memory
     python benchmarks/commands.py cifar10 DATA_DIR  cifar10-quick: error, seconds
-    python benchmarks/commands.py imagenet          `alexnet train imagenet` on a made-up
-                                                    tree against the bare training step
+    python benchmarks/commands.py imagenet          `alexnet train imagenet` on made-up
+                                                    folders against the bare step
 
 Prints a line a run, then the medians. Needs only the installed package.
 """
@@ -68,7 +68,7 @@ def make_tree(root: Path, classes: int = 1000) -> None:
             folder.mkdir(parents=True)
             for index in range(each):
                 record = source[number * each + index]
-                (folder / f"{index}.jpg").write_bytes(record.image)
+                (folder / f"{index}.jpg").write_bytes(bytes(record.image))
 
 
 def imagenet(folder: Path, batch_size: int = 32, steps: int = 40) -> None:

@@ -9,7 +9,7 @@ import io
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
@@ -229,7 +229,7 @@ def _preprocess(planned: Job) -> Preprocess:
     return jax.device_put(prepared, NamedSharding(planned.mesh, P()))
 
 
-def _batches(planned: Job) -> Iterator[Batch]:
+def _batches(planned: Job) -> Generator[Batch, None, None]:
     return data.train_batches(
         planned.dataset.train,
         batch_size=planned.recipe.optimizer.batch_size,
@@ -281,7 +281,7 @@ def _predicting(planned: Job) -> Step:
         planned.recipe, planned.network, planned.classes, planned.mesh
     )
     preprocess = _preprocess(planned)
-    images = steps.put_batch(_first(planned), planned.mesh).images
+    images = jax.numpy.asarray(steps.put_batch(_first(planned), planned.mesh).images)
 
     def step(count: int) -> None:
         for _ in range(count):

@@ -102,7 +102,6 @@ class AlexNet(nnx.Module):
                 match row:
                     case Conv() | Dense():
                         kernel, bias = self._local(row.name, dtype)
-                        run = _convolve if isinstance(row, Conv) else _multiply
                         if split and row.reads == "own" and self.network.towers == 2:
                             xs = (
                                 xs if len(xs) > 1 else jnp.split(xs[0], len(kernel), -1)
@@ -115,7 +114,7 @@ class AlexNet(nnx.Module):
                             xs, kernels = [x], [kernel]
                         biases = jnp.split(bias, len(kernels))
                         xs = [
-                            run(x, own, row) + b
+                            _weigh(row, x, own) + b
                             for x, own, b in zip(xs, kernels, biases, strict=True)
                         ]
                         split = True
@@ -125,7 +124,7 @@ class AlexNet(nnx.Module):
                         kernel, bias = self._local(row.name, dtype)
                         xs = xs if len(xs) > 1 else jnp.split(xs[0], local_towers, -1)
                         units = _join([x.reshape(len(x), -1) for x in xs])
-                        logits = _multiply(units, kernel, row)
+                        logits = units @ kernel
                         logits = lax.psum(logits.astype(jnp.float32), "tower")
                         xs = [logits + bias.astype(jnp.float32)]
                     case ResponseNorm():
@@ -158,14 +157,15 @@ class AlexNet(nnx.Module):
                     case Relu():
                         # No gradient at 0, as in the 2012 kernels.
                         xs = [jax.nn.relu(x) for x in xs]
-                    case Dropout() if masks is None:
-                        xs = [x * row.keep for x in xs]
                     case Dropout():
-                        own_masks = jnp.split(masks[row.name], len(xs), axis=-1)
-                        xs = [
-                            jnp.where(mask, x, 0)
-                            for x, mask in zip(xs, own_masks, strict=True)
-                        ]
+                        if masks is None:  # testing: the 2012 rule
+                            xs = [x * row.keep for x in xs]
+                        else:
+                            own_masks = jnp.split(masks[row.name], len(xs), axis=-1)
+                            xs = [
+                                jnp.where(mask, x, 0)
+                                for x, mask in zip(xs, own_masks, strict=True)
+                            ]
             if record is not None:
                 record[row.name] = _join(xs)
         return _join(xs)
@@ -181,12 +181,9 @@ def _join(xs: list[Array]) -> Array:
     return xs[0] if len(xs) == 1 else jnp.concatenate(xs, axis=-1)
 
 
-def _convolve(x: Array, kernel: Array, row: Conv) -> Array:
-    return conv(x, kernel, row.stride, row.pad)
-
-
-def _multiply(x: Array, kernel: Array, row: Dense | Classifier) -> Array:
-    del row
+def _weigh(row: Conv | Dense, x: Array, kernel: Array) -> Array:
+    if isinstance(row, Conv):
+        return conv(x, kernel, row.stride, row.pad)
     return x.reshape(len(x), -1) @ kernel
 
 
