@@ -138,10 +138,11 @@ def test_gradients_in_float64_are_those_of_small_steps(case):
         )
 
 
-def test_bfloat16_stays_and_its_gradient_is_summed_in_float32():
-    # 8 images of 16 x 16 ones: each weight's gradient is 2,048. Sums in bfloat16
-    # would stop at 256, where adding one changes nothing.
-    x = jnp.ones((8, 16, 16, 1), jnp.bfloat16)
+def test_bfloat16_stays_and_its_gradient_is_summed_in_float32(monkeypatch):
+    # 12 images of 17 x 17 ones, one by one: each adds 289, which bfloat16 would round
+    # to 288. The sum is rounded once: 12 * 289 = 3468 to 3472, not to 12 * 288 = 3456.
+    monkeypatch.setattr(convolution, "PATCH_BYTES", 1)
+    x = jnp.ones((12, 17, 17, 1), jnp.bfloat16)
     kernel = jnp.ones((1, 1, 1, 1), jnp.bfloat16)
 
     @jax.jit
@@ -151,5 +152,5 @@ def test_bfloat16_stays_and_its_gradient_is_summed_in_float32():
 
     y, dx, dkernel = run(x, kernel)
     assert y.dtype == dx.dtype == dkernel.dtype == jnp.bfloat16
-    assert float(dkernel[0, 0, 0, 0]) == 2048
+    assert float(dkernel[0, 0, 0, 0]) == 3472
     np.testing.assert_array_equal(np.asarray(dx, np.float32), 1)

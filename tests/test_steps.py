@@ -360,6 +360,43 @@ def test_masks_and_crops_do_not_know_the_mesh():
     jax.tree.map(np.testing.assert_array_equal, divided, plain)
 
 
+def test_a_step_draws_at_its_own_address():
+    run = trained(1, 1)
+    state, batch = run.state, host_batches(1)[0]
+    step = int(state.step)
+    draws = augment.draw(
+        address(5, Purpose.AUGMENT, step),
+        RECIPE.augment,
+        batch=BATCH,
+        border=STORED - SIDE,
+        components=run.prep.components,
+        noise_on=jnp.asarray(True),
+    )
+    dropouts = model.dropout_rows(TINY)
+    spoken = steps.draw_masks(address(5, Purpose.DROPOUT, step), dropouts, BATCH)
+    graph = model.graph(TINY, CLASSES)
+    forward = jax.shard_map(
+        lambda params, x, m: model.merge(graph, params)(x, m, dtype=jnp.float32),
+        mesh=run.mesh,
+        in_specs=(
+            model.param_specs(TINY, CLASSES),
+            P("data"),
+            dict.fromkeys(dropouts, P("data", "tower")),
+        ),
+        out_specs=P("data"),
+    )
+
+    @jax.jit
+    def log_prob(params, images):
+        x = augment.training_view(images, draws, run.prep.mean, SIDE)
+        log_probs = jax.nn.log_softmax(forward(params, x, spoken))
+        return log_probs[np.arange(BATCH), batch.labels].sum()
+
+    wanted = float(log_prob(state.params, batch.images))
+    run.state, scores = run.step(state, steps.put_batch(batch, run.mesh), run.prep)
+    assert far(scores.log_prob.total, wanted) < 1e-5
+
+
 def test_addresses_differ():
     keys = [address(s, p, n) for s in (0, 1) for p in Purpose for n in (0, 1)]
     assert len({tuple(jax.random.key_data(k).tolist()) for k in keys}) == len(keys)
