@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import checkpoint, recipes, steps
+from alexnet_jax import checkpoint, job, recipes, rundir, steps
 from alexnet_jax.augment import Preprocess
 from alexnet_jax.checkpoint import Checkpoints, Meta
 from alexnet_jax.errors import CheckpointError
@@ -359,3 +359,12 @@ def test_a_directory_that_cannot_be_written(tmp_path, monkeypatch):
     assert kept(tmp_path) == [4]
     same(checkpoints.restore(abstract(**ONE), 4), some_state(1, **ONE))
     checkpoints.close()
+
+
+def test_a_dry_run_knows_the_size_of_a_checkpoint(digits_run, tmp_path):
+    recipe = rundir.read_recipe(digits_run)
+    planned = job.dry_run(recipe, tmp_path, devices=1)
+    for step in checkpoint.steps_in(digits_run):
+        files = [file for file in step.rglob("*") if file.is_file()]
+        size = sum(file.stat().st_size for file in files)
+        assert size == pytest.approx(planned.checkpoint_bytes, rel=0.15)

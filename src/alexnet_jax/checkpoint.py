@@ -12,6 +12,7 @@ import gc
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,8 +219,9 @@ def _read(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
                 found |= ocp.load_checkpointables(str(path.resolve()), {item: abstract})
         except Exception as error:  # Orbax has no common class for a damaged file
             cause = _one_line(error)
-        if cause is not None:
-            gc.collect()  # what lies about of the failure complains now or never
+        if cause is not None:  # what is left of the failure complains now or never
+            time.sleep(0.2)
+            gc.collect()
     if cause is not None:
         raise CheckpointError(
             f"checkpoint {path} is damaged or not of this network ({cause}); "

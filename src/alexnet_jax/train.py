@@ -8,7 +8,7 @@ stopped anywhere and continued ends with the same parameters as one that never w
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def fit(
     towers: int | None = None,
     stop: Callable[[], bool] = lambda: False,
     profile: bool = False,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Train a network.
 
     Args:
@@ -96,7 +96,7 @@ def _fit(
     stop: Callable[[], bool],
     profile: bool,
     began: float,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     recipe, mesh, end = job.recipe, job.mesh, job.end_step
     state, meta, bad = _restore(job, checkpoints)
     for step in bad:
