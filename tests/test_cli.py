@@ -82,9 +82,9 @@ def test_help_loads_no_large_library() -> None:
 
 
 def test_help_is_quick() -> None:
-    """Processor seconds, the best of three: other tests may be running."""
+    """Processor seconds, the best of five: other tests may be running."""
     seconds = []
-    for _ in range(3):
+    for _ in range(5):
         before = os.times()
         subprocess.run(
             [sys.executable, "-m", "alexnet_cli", "--help"],

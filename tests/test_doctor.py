@@ -59,7 +59,7 @@ def test_doctor_on_an_empty_machine(
         "8 x cpu",
         "none in ./runs",
         f"none in {tmp_path / 'none'}",
-        "\n  alexnet train  # no run yet",
+        "\n  no run yet\n    alexnet train\n",
         f"tfds build cifar10 --data_dir={tmp_path / 'none'}",
     ):
         assert words in out

@@ -73,18 +73,15 @@ def doctor(
         ),
         ("ImageNet", _imagenet_line(data)),
         ("newest run", found["newest_run"] or "none in ./runs"),
-        ("programs", f"{cache['dir']} ({view.size(cache['bytes'])} compiled)"),
+        ("compiled", f"{cache['dir']} ({view.size(cache['bytes'])})"),
     ]
     view.answer(view.heading("\nData"), view.pairs(places))
-    if found["missing"]:
-        view.answer(
-            view.commands(
-                "\nMissing",
-                [f"{m['command']}  # {m['what']}" for m in found["missing"]],
-            )
-        )
-    else:
+    if not found["missing"]:
         view.answer("\nNothing is missing.")
+        return
+    view.answer(view.heading("\nMissing, and the command that brings it"))
+    for missing in found["missing"]:
+        view.answer(f"  {missing['what']}\n    {missing['command']}")
 
 
 def _versions() -> dict[str, str]:
@@ -197,12 +194,12 @@ def _missing(found: dict[str, Any]) -> list[dict[str, str]]:
     folder = Path(data["tfds_dir"])
     if "cifar10" not in data["tfds_sets"]:
         command = tfds_source.build_command("cifar10", folder)
-        miss("for the recipe cifar10-quick", command)
+        miss("tfds:cifar10, for the recipe cifar10-quick", command)
     if "imagenet2012" not in data["tfds_sets"]:
         tars = [tar for tar in TARS if tar not in data["imagenet_files"]]
-        put = f"put {' and '.join(tars)} in {data['imagenet_dir']}" if tars else ""
+        put = f"; put {' and '.join(tars)} in {data['imagenet_dir']}" if tars else ""
         miss(
-            put or "for the recipe imagenet",
+            f"imagenet2012, for the recipe imagenet{put}",
             "alexnet prepare imagenet2012 --out imagenet256",
         )
     return missing
