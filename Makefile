@@ -57,7 +57,7 @@ test-all: $(DEV)  ## run all tests and measure the coverage
 check: $(DEV)  ## lint, formatting, types, the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright
+	$(BIN)/pyright --project .
 	$(BIN)/lint-imports --no-logo
 
 format: $(DEV)  ## format the code and fix what ruff can fix
