@@ -235,6 +235,7 @@ def expected():
     return loss_and_gradients(lambda p, x, m: reference(SMALL, p, x, m)["fc8"], SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "towers"), MESHES)
 def test_loss_and_gradients_are_the_references_on_any_mesh(data, towers, expected):
     loss, gradients = loss_and_gradients(body(SMALL, data, towers), SMALL)

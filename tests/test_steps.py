@@ -164,6 +164,7 @@ def farthest(actual, expected):
     return max(jax.tree.leaves(jax.tree.map(far, actual, expected)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "towers"), MESHES)
 def test_five_steps_are_the_same_on_any_mesh(data, towers):
     run, alone = trained(data, towers), trained(1, 1)
@@ -225,6 +226,7 @@ def test_no_step_and_no_drop_compiles_again():
     assert run.step._cache_size() == size == 1
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_and_parameters_stay_float32():
     values = RECIPE.model_dump()
     values["run"]["precision"] = "bf16"
