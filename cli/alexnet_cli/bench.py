@@ -47,7 +47,7 @@ def bench(
     from alexnet_jax import bench as rates
 
     networks = [network] if network else ["digits", "code2012"]
-    modes = [mode] if mode else list(rates.MODES)
+    modes: tuple[Mode, ...] = (mode,) if mode else rates.MODES
     plan = [(name, each) for name in networks for each in modes]
     found = []
     with view.Progress("measuring", quiet=as_json) as screen:

@@ -43,6 +43,11 @@ def runs(parent: Path) -> list[Path]:
     return sorted(found, key=_last_written)
 
 
+def _holds_something(folder: Path) -> bool:
+    """Tell whether there is more than what a start that was killed left behind."""
+    return any(path.name not in (".lock", ".recipe.toml") for path in folder.iterdir())
+
+
 def _last_written(run: Path) -> float:
     metrics = run / "metrics.jsonl"
     return (metrics if metrics.exists() else run / "recipe.toml").stat().st_mtime
@@ -117,7 +122,7 @@ class RunDir:
         Raises:
             CheckpointError: there is something already, or it cannot be made.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or _holds_something(path)):
             raise CheckpointError(
                 f"{path} exists and is not overwritten; continue it with --resume "
                 f"--run-dir {path}, or choose another --run-dir"

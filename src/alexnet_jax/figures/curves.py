@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 
 def learning_curves(rows: Sequence[dict[str, Any]], out: Path, *, title: str) -> None:
     """Draw the curves of a run.
@@ -18,6 +15,10 @@ def learning_curves(rows: Sequence[dict[str, Any]], out: Path, *, title: str) ->
     """
     trained = [row for row in rows if "loss" in row]
     tested = [row for row in rows if row["split"] == "eval"]
+    # Half a second, which only a run's end should pay.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     errors, losses = figure.subplots(1, 2)

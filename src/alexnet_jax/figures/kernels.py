@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 COLUMNS = 16  # as in the paper's figure
 
@@ -46,6 +44,10 @@ def filters(kernel: np.ndarray, towers: int, out: Path, *, title: str) -> None:
     own = count // towers
     columns = min(COLUMNS, own)
     lines = -(-own // columns)
+    # Half a second, which only a run's end should pay.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(
         figsize=(7, 0.5 + towers * (0.4 + 6.6 * lines / columns)), layout="constrained"
     )
