@@ -70,19 +70,28 @@ def expand(inputs: Iterable[str]) -> list[str]:
     """
     files = []
     for name in inputs:
-        path = Path(name).expanduser()
-        if path.is_dir() and path.suffix.lower() not in SUFFIXES:
-            found = sorted(
-                str(p)
-                for p in path.rglob("*")
-                if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-            )
-            files += found or [name]
-        elif not path.exists() and not path.is_symlink() and glob.has_magic(name):
-            files += sorted(glob.glob(str(path), recursive=True)) or [name]
-        else:
-            files.append(str(path))
+        try:
+            files += _files(name)
+        except (
+            OSError,
+            RuntimeError,
+        ):  # a name too long, a folder closed to us, ~nobody
+            files.append(name)
     return files
+
+
+def _files(name: str) -> list[str]:
+    path = Path(name).expanduser()
+    if path.is_dir() and path.suffix.lower() not in SUFFIXES:
+        found = sorted(
+            str(p)
+            for p in path.rglob("*")
+            if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+        )
+        return found or [name]
+    if not path.exists() and not path.is_symlink() and glob.has_magic(name):
+        return sorted(glob.glob(str(path), recursive=True)) or [name]
+    return [str(path)]
 
 
 def predict(
