@@ -48,7 +48,7 @@ def bench(
 
     networks = [network] if network else ["digits", "code2012"]
     modes: tuple[Mode, ...] = (mode,) if mode else rates.MODES
-    plan = [(name, each) for name in networks for each in modes]
+    plan: list[tuple[str, Mode]] = [(name, each) for name in networks for each in modes]
     found = []
     with view.Progress("measuring", quiet=as_json) as screen:
         for number, (name, each) in enumerate(plan):
