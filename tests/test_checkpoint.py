@@ -339,11 +339,12 @@ def test_weights_of_another_network(copied):
 
 
 def test_a_directory_that_cannot_be_written(tmp_path, monkeypatch):
-    """Stands in for a full disk, which fails inside Orbax."""
+    """Stands in for a full disk: Orbax has deleted the old when it cannot write."""
     checkpoints = Checkpoints(tmp_path, 3)
     checkpoints.save(some_state(1, **ONE), some_preprocess(), meta(4))
 
-    def full(*_, **__):
+    def full(step, *_, **__):
+        shutil.rmtree(tmp_path / "checkpoints" / str(step), ignore_errors=True)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints._orbax, "save_checkpointables", full)

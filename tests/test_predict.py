@@ -241,6 +241,15 @@ def test_files_folders_and_patterns(given, wanted, tree):
     assert expand(given) == wanted
 
 
+def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
+    names = [f"{n:02}.png" for n in range(30)]
+    for name in np.random.default_rng(0).permutation(names):
+        (tmp_path / name).touch()
+    wanted = [str(tmp_path / name) for name in names]
+    assert expand([str(tmp_path)]) == wanted
+    assert expand([f"{tmp_path}/*.png"]) == wanted
+
+
 def test_a_home_is_expanded(tree, monkeypatch):
     monkeypatch.setenv("HOME", str(tree))
     assert expand(["~/in/b.png"]) == [str(tree / "in" / "b.png")]

@@ -73,7 +73,9 @@ def test_the_cifar_recipe_is_layer_params_80sec():
     assert optimizer.weight_decay == 0.004
     assert optimizer.layer_weight_decay == {"fc64": 0.03, "fc10": 0.03}
     assert isinstance(schedule, StepsSchedule)
-    assert [drop * schedule.epochs for drop in schedule.drops] == pytest.approx([8])
+    # Published: a tenth of the rate at the end. How long before it is the project's.
+    (drop,) = (drop * schedule.epochs for drop in schedule.drops)
+    assert drop == pytest.approx(schedule.epochs - 1)
     assert not recipe.augment.crop
     assert not recipe.augment.flip
 
