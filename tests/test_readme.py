@@ -38,7 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photographs of two classes in it."""
     home = tmp_path_factory.mktemp("home")
     source = bench.pictures(64, 3, 2)
-    for index in range(24):
+    for index in range(120):
         folder = home / "PHOTOS" / ("cat" if index % 2 else "dog")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{index}.jpg").write_bytes(bytes(source[index].image))
