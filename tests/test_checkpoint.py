@@ -1,6 +1,7 @@
 """Checkpoints: every bit comes back, on any mesh, or an error says what is wrong."""
 
 import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -27,6 +28,7 @@ def mesh(**devices):
     return make_mesh(TABLE, **devices)
 
 
+@functools.cache
 def abstract(**devices):
     return steps.abstract_state(RECIPE, TABLE, 10, mesh(**devices))
 
@@ -192,31 +194,31 @@ def test_what_a_kill_left_half_written_is_cleared(copied):
 
 
 def test_the_last_few_are_kept(tmp_path):
-    assert kept(write(tmp_path, *map(meta, range(1, 6)), keep=2)) == [4, 5]
+    assert kept(write(tmp_path, *map(meta, range(1, 4)), keep=2)) == [2, 3]
 
 
-ERRORS = (0.5, 0.2, 0.4, 0.3, 0.6)
+ERRORS = (0.5, 0.2, 0.4, 0.3)
 
 
 def test_the_best_is_kept_when_a_validation_split_chose_it(tmp_path):
     metas = [meta(step, e, "validation") for step, e in enumerate(ERRORS, 1)]
     run = write(tmp_path, *metas, keep=1)
-    assert kept(run) == [2, 5]
+    assert kept(run) == [2, 4]
     assert checkpoint.resolve(run) == run / "checkpoints" / "2"
 
 
 def test_a_test_split_chooses_nothing(tmp_path):
     metas = [meta(step, e, "test") for step, e in enumerate(ERRORS, 1)]
     run = write(tmp_path, *metas, keep=1)
-    assert kept(run) == [5]
-    assert checkpoint.resolve(run) == run / "checkpoints" / "5"
+    assert kept(run) == [4]
+    assert checkpoint.resolve(run) == run / "checkpoints" / "4"
 
 
 def test_the_best_is_remembered_by_the_next_process(tmp_path):
     metas = [meta(step, e, "validation") for step, e in enumerate(ERRORS, 1)]
-    write(tmp_path, *metas[:3], keep=1)
-    write(tmp_path, *metas[3:], keep=1)
-    assert kept(tmp_path) == [2, 5]
+    write(tmp_path, *metas[:2], keep=1)
+    write(tmp_path, *metas[2:], keep=1)
+    assert kept(tmp_path) == [2, 4]
 
 
 def test_a_step_without_a_test_is_never_the_best(tmp_path):
@@ -275,8 +277,16 @@ def garble(path: Path):
     path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
 
 
-@pytest.mark.parametrize("item", ["params", "training", "preprocess"])
-@pytest.mark.parametrize("harm", [truncate, garble, Path.unlink])
+@pytest.mark.parametrize(
+    ("item", "harm"),
+    [
+        ("params", truncate),
+        ("params", garble),
+        ("params", Path.unlink),
+        ("preprocess", truncate),
+        ("training", garble),
+    ],
+)
 def test_damaged_weights(copied, item, harm):
     path = copied / "checkpoints" / "5"
     harm(largest_file(path / item))
