@@ -77,15 +77,11 @@ def test_every_command_of_the_readme_does_what_it_says(home: Path):
             assert result.returncode == 1, line
             assert "ILSVRC2012" in result.stderr or "IMAGENET" in result.stderr, line
             continue
-        if any("imagenet-1" in word for word in words):
-            result = run(words, home, **environment)
-            assert result.returncode == 1, line
-            assert "runs/imagenet-1" in result.stderr, line
-            continue
         if "DATA" in words:
             if not CIFAR.is_dir():
                 continue
             words[words.index("DATA")] = str(CIFAR)
+            words += ["--train-split", "train[:256]", "--eval-split", "test[:100]"]
         whole = {"train", "--dry-run", "--steps"} & set(words) == {"train"}
         if whole:
             words += ["--steps", "4"] if "--resume" in words else ["--steps", "2"]
