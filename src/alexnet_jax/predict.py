@@ -72,10 +72,8 @@ def expand(inputs: Iterable[str]) -> list[str]:
     for name in inputs:
         try:
             files += _files(name)
-        except (
-            OSError,
-            RuntimeError,
-        ):  # a name too long, a folder closed to us, ~nobody
+        except (OSError, RuntimeError):
+            # A name too long, a folder closed to us, ~nobody: predict says which.
             files.append(name)
     return files
 
