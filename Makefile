@@ -80,7 +80,7 @@ lock:  ## solve the locked requirements anew (needs uv; LOCK_FLAGS=--upgrade for
 # No index in the files: they are good for any mirror. Universal: for every platform and
 # every Python from 3.11 on, where older Pythons get the last versions made for them.
 SOLVE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS)
+	--no-emit-index-url --no-strip-extras --custom-compile-command "make lock" $(LOCK_FLAGS)
 
 clean:  ## remove the environment, builds and caches; never runs/
 	rm -rf $(VENV) dist .cache .pytest_cache .ruff_cache .import_linter_cache .coverage
