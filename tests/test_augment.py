@@ -69,21 +69,27 @@ def plain(count, corner=(2, 2), flip=False, noise=0.0, scale=1.0, colours=3):
 
 
 @functools.partial(jax.jit, static_argnums=(3,))
-def training_view(images, draws, mean, size):
-    return augment.training_view(images, draws, mean, size)
+def training_view(images, draws, prepare, size):
+    return augment.training_view(images, draws, prepare, size)
 
 
-def view(images, draws, mean):
-    return np.asarray(training_view(images, draws, mean, SIZE))
+def prepared(mean, scale=1.0):
+    colours = mean.shape[-1]
+    scales = np.full(colours, scale, "f4")
+    return augment.Preprocess(mean, np.eye(colours, dtype="f4"), scales)
+
+
+def view(images, draws, mean, scale=1.0):
+    return np.asarray(training_view(images, draws, prepared(mean, scale), SIZE))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def jitted_views(images, mean, size, views):
-    return augment.evaluation_views(images, mean, size, views)
+def jitted_views(images, prepare, size, views):
+    return augment.evaluation_views(images, prepare, size, views)
 
 
-def eval_views(images, mean, size, views):
-    return np.asarray(jitted_views(images, mean, size, views))
+def eval_views(images, mean, size, views, scale=1.0):
+    return np.asarray(jitted_views(images, prepared(mean, scale), size, views))
 
 
 # Training views.
@@ -115,6 +121,16 @@ def test_noise_is_one_colour_a_picture_and_comes_before_the_division():
         crop = images[n, 2:10, 2:10].astype("f4")
         wanted = (crop - mean[2:10, 2:10] + noise[n]) / np.float32(1.1)
         np.testing.assert_allclose(seen[n], wanted, rtol=1e-6, atol=1e-4)
+
+
+def test_the_scale_comes_last_in_training_and_in_testing():
+    images, mean = pictures(2), mean_image()
+    draws = plain(2, noise=3.0, scale=1.1)
+    wanted = view(images, draws, mean) * np.float32(0.25)
+    np.testing.assert_array_equal(view(images, draws, mean, scale=0.25), wanted)
+    wanted = eval_views(images, mean, SIZE, 10) * np.float32(0.25)
+    found = eval_views(images, mean, SIZE, 10, scale=0.25)
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_without_a_border_the_picture_is_taken_whole():

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from alexnet_jax import checkpoint, job, recipes, rundir, steps
 from alexnet_jax.augment import Preprocess
@@ -50,7 +51,7 @@ def some_state(seed=0, **devices):
 def some_preprocess():
     rng = np.random.default_rng(1)
     mean = rng.uniform(0, 255, (32, 32, 1)).astype("f4")
-    return Preprocess(mean, np.array([[70.5]], "f4"))
+    return Preprocess(mean, np.array([[70.5]], "f4"), np.array([0.5], "f4"))
 
 
 def meta(step=0, error=None, role="test", **values):
@@ -102,6 +103,35 @@ def failure(work, *arguments):
     with pytest.raises(CheckpointError) as raised:
         work(*arguments)
     return str(raised.value)
+
+
+# Weights alone.
+
+
+def test_weights_alone_come_back_whole_on_any_mesh(tmp_path):
+    state, prep = some_state(**ONE), some_preprocess()
+    record = meta(resize="stretch", origin={"file": "a.npz"})
+    path = checkpoint.write(tmp_path / "deep" / "w", state.params, prep, record)
+    assert checkpoint.resolve(path) == path
+    loaded = checkpoint.load(path, mesh(**FOUR))
+    assert loaded.meta == record
+    same(loaded.params, state.params)
+    same(loaded.preprocess, prep)
+    text = failure(checkpoint.write, path, state.params, prep, record)
+    assert text == f"{path} holds something already; choose a new folder"
+
+
+def test_a_checkpoint_of_the_first_format_has_scale_one(tmp_path):
+    prep = some_preprocess()._asdict()
+    del prep["scale"]
+    ocp.save_checkpointables(
+        str(tmp_path / "old"),
+        {"params": some_state(**ONE).params, "preprocess": prep},
+        custom_metadata=dataclasses.asdict(meta(format=1)),
+    )
+    loaded = checkpoint.load(tmp_path / "old", mesh(**ONE))
+    np.testing.assert_array_equal(loaded.preprocess.scale, [1])
+    np.testing.assert_array_equal(loaded.preprocess.mean, prep["mean"])
 
 
 # Round trips.
@@ -329,10 +359,10 @@ def rewrite_record(path, **values):
 def test_a_record_of_a_later_version(copied):
     path = copied / "checkpoints" / "5"
     wanted = (
-        f"checkpoint {path} has format 2, this version reads up to 1; "
+        f"checkpoint {path} has format 3, this version reads up to 2; "
         "update alexnet-jax"
     )
-    rewrite_record(path, format=2)
+    rewrite_record(path, format=3)
     assert failure(checkpoint.read_meta, path) == wanted
     rewrite_record(path, a_key_of_the_future=1)
     assert failure(checkpoint.read_meta, path) == wanted

@@ -10,7 +10,7 @@ from jax.test_util import check_grads
 from alexnet_jax import convolution
 from alexnet_jax.convolution import conv, kernel_gradient
 
-CASES = [  # side, kernel, stride, pad
+CASES = [  # side, kernel, stride, pad; ceiling rule
     (14, 5, 4, 0),  # the last window hangs 3 pixels over, as net 145's first layer
     (7, 3, 1, 1),
     (9, 5, 2, 2),
@@ -95,6 +95,25 @@ def test_convolution_and_its_gradients(case):
     _, expected = with_gradients(xla, x, kernel, stride, pad)
     for gradient, wanted in zip(gradients, expected, strict=True):
         assert gradient.shape == wanted.shape
+        assert far(gradient, wanted) < 1e-6
+
+
+@pytest.mark.parametrize(("side", "pad"), [(9, 0), (13, 2)])
+def test_the_floor_rule_drops_the_window_that_hangs_over(side, pad):
+    # As torchvision's first layer: 224 + 2 * 2 - 11 = 54 * 4 + 1. Here one and three
+    # pixels are left over, so the ceiling's first rows and columns must be the floor's.
+    x, kernel = arrays(side, 4)
+    y, gradients = with_gradients(
+        lambda x, k, stride, pad: conv(x, k, stride, pad, "floor"), x, kernel, 4, pad
+    )
+    out = (side + 2 * pad - 4) // 4 + 1
+    assert y.shape == (3, out, out, 4)
+    np.testing.assert_allclose(y, loop(x, kernel, 4, pad)[:, :out, :out], rtol=1e-4)
+    _, expected = with_gradients(
+        lambda x, k, stride, pad: xla(x, k, stride, pad)[:, :out, :out],
+        *(x, kernel, 4, pad),
+    )
+    for gradient, wanted in zip(gradients, expected, strict=True):
         assert far(gradient, wanted) < 1e-6
 
 

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from alexnet_jax.cifar_networks import CIFAR_80SEC
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.mesh import BATCH, check_batch, describe, make_mesh, shardings
-from alexnet_jax.networks import CIFAR_80SEC, CODE2012
+from alexnet_jax.networks import CODE2012
 
 
 def refused(message):

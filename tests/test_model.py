@@ -12,13 +12,14 @@ from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import model
 from alexnet_jax.mesh import make_mesh
-from alexnet_jax.networks import CODE2012, DIGITS
+from alexnet_jax.networks import CODE2012, DIGITS, OWT
 from alexnet_jax.table import (
     AvgPool,
     Classifier,
     Conv,
     Dense,
     Dropout,
+    LocallyConnected,
     MaxPool,
     Network,
     Relu,
@@ -65,7 +66,8 @@ SMALL = dataclasses.replace(
 )
 
 # What ablations and other published networks need: units that read their own tower
-# (net 150), and a classifier that reads maps.
+# (net 150), a classifier that reads maps; Caffe's norm over both towers, dropout that
+# is inverted and silences maps, kernels that differ from place to place, floors.
 OWN_UNITS = Network(
     name="own-units",
     source="test",
@@ -87,6 +89,22 @@ READS_MAPS = dataclasses.replace(
     OWN_UNITS,
     name="reads-maps",
     rows=(*OWN_UNITS.rows[:3], Classifier("fc3", sigma=0.4)),
+)
+RELATIVES = dataclasses.replace(
+    OWN_UNITS,
+    name="relatives",
+    rows=(
+        # 9 pixels, windows 3 wide and 4 apart: two fit, a third would hang over.
+        Conv("conv1", 3, 3, stride=4, reads="both", sigma=0.4, rounding="floor"),
+        ResponseNorm("norm1", size=3, alpha=0.9, k=1.0, divide=False, reads="both"),
+        Relu("relu1"),
+        LocallyConnected("local2", 4, kernel=3, pad=1, sigma=0.4),
+        ResponseNorm("norm2", size=3, alpha=0.9, reads="both"),
+        LocallyConnected("local3", 2, kernel=2, reads="both", sigma=None),
+        Dropout("drop4", keep=0.75, rule="inverted"),
+        Dense("fc4", 4, sigma=None),
+        Classifier("fc3", sigma=None),
+    ),
 )
 
 
@@ -118,6 +136,8 @@ def reference(network, params, images, masks):
                 if kernel.ndim == 5:
                     kernel, groups = jnp.concatenate(list(kernel), -1), 2
                 high = row.pad + (row.kernel - x.shape[1] - 2 * row.pad) % row.stride
+                if row.rounding == "floor":
+                    high = row.pad
                 x = own["bias"] + lax.conv_general_dilated(
                     x,
                     kernel,
@@ -126,6 +146,19 @@ def reference(network, params, images, masks):
                     dimension_numbers=("NHWC", "HWIO", "NHWC"),
                     feature_group_count=groups,
                 )
+            case LocallyConnected():
+                kernels = own["kernel"]
+                kernels = kernels if kernels.ndim == 7 else kernels[None]
+                x = jnp.concatenate(
+                    [
+                        locally(row, part, kernel)
+                        for part, kernel in zip(
+                            jnp.split(x, len(kernels), -1), kernels, strict=True
+                        )
+                    ],
+                    -1,
+                )
+                x = x + own["bias"]
             case Dense():
                 kernel = own["kernel"]
                 if kernel.ndim == 3:
@@ -138,7 +171,8 @@ def reference(network, params, images, masks):
                 units = jnp.concatenate([flat(h) for h in halves(x)], -1)
                 x = units @ own["kernel"] + own["bias"]
             case ResponseNorm():
-                maps = x.reshape(*x.shape[:3], towers, -1)
+                apart = 1 if row.reads == "both" else towers
+                maps = x.reshape(*x.shape[:3], apart, -1)
                 half = row.size // 2
                 total = lax.reduce_window(
                     maps**2,
@@ -148,7 +182,8 @@ def reference(network, params, images, masks):
                     (1,) * 5,
                     ((0, 0),) * 4 + ((half, half),),
                 )
-                maps = maps * (row.k + row.alpha / row.size * total) ** -row.beta
+                share = row.alpha / row.size if row.divide else row.alpha
+                maps = maps * (row.k + share * total) ** -row.beta
                 x = maps.reshape(x.shape)
             case SpatialNorm():
                 total = lax.reduce_window(
@@ -163,9 +198,31 @@ def reference(network, params, images, masks):
             case Relu():
                 x = jnp.where(x > 0, x, 0)
             case Dropout():
-                x = row.keep * x if masks is None else masks[row.name] * x
+                keep = {"2012": (1, row.keep), "inverted": (1 / row.keep, 1)}
+                training, testing = keep[row.rule]
+                x = testing * x if masks is None else training * masks[row.name] * x
         outputs[row.name] = x
     return outputs
+
+
+def locally(row, x, kernels):
+    """Weigh window by window; kernels [H', W', k, k, I, O]."""
+    pad = ((0, 0), (row.pad, row.pad), (row.pad, row.pad), (0, 0))
+    x, side, size = jnp.pad(x, pad), kernels.shape[0], row.kernel
+    assert (row.stride, x.shape[1] - size + 1) == (1, side)
+    rows = [
+        jnp.stack(
+            [
+                jnp.einsum(
+                    "byxi,yxio->bo", x[:, i : i + size, j : j + size], kernels[i, j]
+                )
+                for j in range(side)
+            ],
+            axis=1,
+        )
+        for i in range(side)
+    ]
+    return jnp.stack(rows, axis=1)
 
 
 def inputs(network, seed=0):
@@ -183,8 +240,8 @@ def inputs(network, seed=0):
     images = rng.normal(size=(BATCH, size, size, channels)).astype(np.float32)
     labels = rng.integers(0, CLASSES, BATCH)
     masks = {
-        name: rng.random((BATCH, units)) < keep
-        for name, (units, keep) in model.dropout_rows(network).items()
+        name: rng.random((BATCH, *shape)) < keep
+        for name, (shape, keep) in model.dropout_rows(network).items()
     }
     return params, images, labels, masks
 
@@ -198,14 +255,17 @@ def body(network, data, towers, masked=True, dtype=jnp.float32):
     """Return a function of (params, images, masks) that gives logits on a mesh."""
     mesh = make_mesh(network, devices=data * towers, towers=towers)
     graph = model.graph(network, CLASSES)
-    names = model.dropout_rows(network)
+    masks = {
+        name: P("data", *(None,) * (len(shape) - 1), "tower")
+        for name, (shape, _) in model.dropout_rows(network).items()
+    }
     return jax.shard_map(
         lambda p, x, m: model.merge(graph, p)(x, m, dtype=dtype),
         mesh=mesh,
         in_specs=(
             model.param_specs(network, CLASSES),
             P("data"),
-            dict.fromkeys(names, P("data", "tower")) if masked else None,
+            masks if masked else None,
         ),
         out_specs=P("data"),
     )
@@ -246,7 +306,9 @@ def test_loss_and_gradients_are_the_references_on_any_mesh(data, towers, expecte
     assert max(jax.tree.leaves(distances)) < 1e-5, distances
 
 
-@pytest.mark.parametrize("network", [OWN_UNITS, READS_MAPS], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "network", [OWN_UNITS, READS_MAPS, RELATIVES], ids=lambda n: n.name
+)
 def test_other_tables_too(network):
     wanted_loss, wanted = loss_and_gradients(
         lambda p, x, m: reference(network, p, x, m)["fc3"], network
@@ -328,6 +390,18 @@ def test_first_weights_are_normal_and_biases_constant():
         assert layer["kernel"].dtype == layer["bias"].dtype == jnp.float32
 
 
+def test_pytorchs_first_weights_are_uniform_within_the_root_of_the_fan_in():
+    params = model.init(OWT, 1000, jax.random.key(3))
+    for name, fan_in in (("conv1", 3 * 11 * 11), ("fc8", 4096)):
+        for values in params[name].values():
+            values = np.asarray(values, np.float64) * np.sqrt(fan_in)
+            assert np.abs(values).max() <= 1
+            assert np.abs(values).max() > 0.95
+            error = 1 / np.sqrt(3 * values.size)
+            assert abs(values.mean()) < 4 * error
+            assert abs(values.std() - 1 / np.sqrt(3)) < 4 * error
+
+
 def test_the_towers_are_no_twins():
     params = model.init(DIGITS, 10, jax.random.key(0))
     one, other = jnp.split(params["conv1"]["kernel"], 2, -1)
@@ -378,5 +452,7 @@ def test_where_parameters_lie():
 
 
 def test_dropout_rows():
-    assert model.dropout_rows(CODE2012) == {"drop6": (4096, 0.5), "drop7": (4096, 0.5)}
-    assert model.dropout_rows(OWN_UNITS) == {"drop2": (12, 0.75)}
+    units = ((4096,), 0.5)
+    assert model.dropout_rows(CODE2012) == {"drop6": units, "drop7": units}
+    assert model.dropout_rows(OWN_UNITS) == {"drop2": ((12,), 0.75)}
+    assert model.dropout_rows(RELATIVES) == {"drop4": ((1, 1, 4), 0.75)}

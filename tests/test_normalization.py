@@ -7,6 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from alexnet_jax.normalization import response_norm, spatial_norm
+from alexnet_jax.table import ResponseNorm, SpatialNorm
 
 CONSTANTS = [  # size, alpha, beta, k; alpha large enough to matter
     (5, 0.8, 0.75, 2.0),
@@ -62,11 +63,11 @@ def test_the_norms_are_the_loops(constants):
 
     @jax.jit
     def norms(x):
-        common = {"size": size, "alpha": alpha, "beta": beta, "k": k}
+        common = {"size": size, "beta": beta, "k": k}
         return [
-            response_norm(x, towers=1, **common),
-            response_norm(x, towers=2, **common),
-            spatial_norm(x, **common),
+            response_norm(x, towers=1, scale=alpha / size, **common),
+            response_norm(x, towers=2, scale=alpha / size, **common),
+            spatial_norm(x, scale=alpha / size**2, **common),
         ]
 
     one, two, square = norms(x.astype(np.float32))
@@ -75,18 +76,25 @@ def test_the_norms_are_the_loops(constants):
     np.testing.assert_allclose(square, over_square(x, *constants), rtol=1e-5)
 
 
-def test_alpha_is_divided_by_the_number_of_neighbours():
+def test_a_windows_neighbours_are_counted_once():
     # Ones everywhere. Five maps: 3, 4, 5, 4, 3 neighbours; k = 0 and beta = 1 / 2.
-    constants = {"alpha": 1.0, "beta": 0.5, "k": 0.0}
+    constants = {"scale": 1.0, "beta": 0.5, "k": 0.0}
     norm = jax.jit(lambda x: response_norm(x, towers=1, size=5, **constants))
     y = np.asarray(norm(jnp.ones((1, 1, 1, 5))))
-    counts = np.array([3, 4, 5, 4, 3])
-    np.testing.assert_allclose(y[0, 0, 0] ** -2, counts / 5, rtol=1e-6)
+    np.testing.assert_allclose(y[0, 0, 0] ** -2, [3, 4, 5, 4, 3], rtol=1e-6)
     # A square of 3 on 3 pixels: 4 neighbours at a corner, 6 at an edge, 9 within.
     norm = jax.jit(lambda x: spatial_norm(x, size=3, **constants))
     y = np.asarray(norm(jnp.ones((1, 3, 3, 1))))
-    counts = np.array([[4, 6, 4], [6, 9, 6], [4, 6, 4]])
-    np.testing.assert_allclose(y[0, :, :, 0] ** -2, counts / 9, rtol=1e-6)
+    counts = [[4, 6, 4], [6, 9, 6], [4, 6, 4]]
+    np.testing.assert_allclose(y[0, :, :, 0] ** -2, counts, rtol=1e-6)
+
+
+def test_alpha_is_divided_by_the_window_unless_a_row_says_no():
+    # The released code's: 1e-4 over five maps, 1e-3 over 5 x 5 pixels.
+    assert ResponseNorm("norm1").scale == pytest.approx(2e-5, rel=1e-12)
+    assert ResponseNorm("norm1", size=9, alpha=9e-3).scale == pytest.approx(1e-3)
+    assert ResponseNorm("norm1", divide=False).scale == 1e-4  # the paper's text
+    assert SpatialNorm("cnorm2").scale == pytest.approx(4e-5, rel=1e-12)
 
 
 def test_a_tower_does_not_feel_the_other():
@@ -95,7 +103,7 @@ def test_a_tower_does_not_feel_the_other():
 
     @jax.jit(static_argnums=1)
     def norm(x, towers):
-        return response_norm(x, towers=towers, size=5, alpha=1.0, beta=0.75, k=1.0)
+        return response_norm(x, towers=towers, size=5, scale=0.2, beta=0.75, k=1.0)
 
     def felt(towers):
         apart = np.abs(np.asarray(norm(louder, towers)) - np.asarray(norm(x, towers)))
@@ -106,15 +114,15 @@ def test_a_tower_does_not_feel_the_other():
 
 
 def response(x):
-    return response_norm(x, towers=2, size=5, alpha=0.8, beta=0.75, k=2.0)
+    return response_norm(x, towers=2, size=5, scale=0.8 / 5, beta=0.75, k=2.0)
 
 
 def response_root(x):
-    return response_norm(x, towers=2, size=3, alpha=0.8, beta=0.5, k=1.0)
+    return response_norm(x, towers=2, size=3, scale=0.8 / 3, beta=0.5, k=1.0)
 
 
 def spatial(x):
-    return spatial_norm(x, size=5, alpha=3.0, beta=0.75, k=1.0)
+    return spatial_norm(x, size=5, scale=3.0 / 25, beta=0.75, k=1.0)
 
 
 @pytest.mark.parametrize("norm", [response_root, spatial])
@@ -157,11 +165,11 @@ def test_bfloat16_is_rounded_once_at_the_end(norm):
 def test_squares_of_small_values_are_not_lost():
     # 1 + 2^-9 is 1 in bfloat16: each map's share alone would vanish beside k.
     x = jnp.full((1, 1, 1, 5), 2.0, jnp.bfloat16)
-    alpha = 5 * 2.0**-9 / 4  # every neighbour adds 2^-9
+    scale = 2.0**-9 / 4  # every neighbour adds 2^-9
 
     @jax.jit
     def norm(x):
-        return response_norm(x, towers=1, size=5, alpha=alpha, beta=4.0, k=1.0)
+        return response_norm(x, towers=1, size=5, scale=scale, beta=4.0, k=1.0)
 
     y = norm(x)
     # 5 neighbours in the middle: 2 / (1 + 5 / 512)^4 = 1.924, not 2.

@@ -99,6 +99,7 @@ def preprocess(mesh):
     prep = Preprocess(
         rng.uniform(90, 160, (STORED, STORED, 3)).astype(np.float32),
         rng.normal(size=(3, 3), scale=30).astype(np.float32),
+        np.ones(3, np.float32),
     )
     return jax.device_put(prep, NamedSharding(mesh, P()))
 
@@ -311,7 +312,7 @@ def test_what_crosses_in_a_prediction():
 
 
 def masks(step, seed=5, rows=1000):
-    dropouts = {"drop6": (64, 0.5), "drop7": (40, 0.8)}
+    dropouts = {"drop6": ((64,), 0.5), "drop7": ((2, 4, 5), 0.8)}
     return steps.draw_masks(address(seed, Purpose.DROPOUT, step), dropouts, rows)
 
 
@@ -319,15 +320,17 @@ def test_masks_keep_their_share_and_differ_by_step_row_and_layer():
     first, second = masks(0), masks(1)
     for name, units, keep in (("drop6", 64, 0.5), ("drop7", 40, 0.8)):
         mask = np.asarray(first[name])
-        assert mask.shape == (1000, units)
+        assert mask.shape == ((1000, 64) if units == 64 else (1000, 2, 4, 5))
+        mask = mask.reshape(1000, units)
         assert mask.dtype == bool
         error = np.sqrt(keep * (1 - keep) / mask.size)
         assert abs(mask.mean() - keep) < 4 * error
         assert len(np.unique(mask, axis=0)) > 990
         # Independent: equal in keep^2 + (1 - keep)^2 of all places.
-        same = np.mean(mask == np.asarray(second[name]))
+        same = np.mean(mask == np.asarray(second[name]).reshape(1000, units))
         assert abs(same - keep**2 - (1 - keep) ** 2) < 0.01
-    columns = np.asarray(first["drop6"])[:, :40] == np.asarray(first["drop7"])
+    maps = np.asarray(first["drop7"]).reshape(1000, 40)
+    columns = np.asarray(first["drop6"])[:, :40] == maps
     assert abs(columns.mean() - 0.5) < 0.01
     again = masks(0)
     np.testing.assert_array_equal(again["drop6"], first["drop6"])
@@ -390,7 +393,7 @@ def test_a_step_draws_at_its_own_address():
 
     @jax.jit
     def log_prob(params, images):
-        x = augment.training_view(images, draws, run.prep.mean, SIDE)
+        x = augment.training_view(images, draws, run.prep, SIDE)
         log_probs = jax.nn.log_softmax(forward(params, x, spoken))
         return log_probs[np.arange(BATCH), batch.labels].sum()
 
@@ -439,7 +442,7 @@ def test_ten_views_are_the_mean_of_ten_predictions():
     alone, spread = mesh_of(1, 1), mesh_of(2, 2)
     prep = preprocess(alone)
     inside = slice(middle, middle + SIDE)
-    small = Preprocess(np.asarray(prep.mean)[inside, inside], prep.components)
+    small = prep._replace(mean=np.asarray(prep.mean)[inside, inside])
     one = steps.forward(TINY, CLASSES, alone, views=1, precision="f32")
     each = np.asarray(one(params, small, jnp.asarray(views)), np.float64)
     wanted = np.exp(each).reshape(10, BATCH, CLASSES).mean(0)

@@ -4,7 +4,8 @@ from math import prod
 
 import pytest
 
-from alexnet_jax.networks import CIFAR_80SEC, CODE2012
+from alexnet_jax.cifar_networks import CIFAR_80SEC
+from alexnet_jax.networks import CODE2012
 from alexnet_jax.table import conv_size, pool_size, trace
 
 
@@ -28,6 +29,9 @@ def test_sizes_count_every_window_to_the_last_pixel():
                 for pad in (0, 1, 2):
                     counted = windows(side + 2 * pad, window, stride)
                     assert conv_size(side, window, stride, pad) == counted
+                    whole = range(0, side + 2 * pad - window + 1, stride)
+                    floor = conv_size(side, window, stride, pad, "floor")
+                    assert floor == len(whole)  # windows that hang over no edge
 
 
 def test_the_picture_shrinks_as_in_the_paper():

@@ -26,10 +26,13 @@ class Preprocess(NamedTuple):
         mean: ``f32[S, S, C]``, the mean image at the stored size.
         components: ``f32[C, C]``, column i the i-th principal component of colour
             times the standard deviation along it.
+        scale: ``f32[C]``, what a colour is multiplied by once the mean is subtracted:
+            1 in 2012; imported weights may ask for another.
     """
 
     mean: Array | np.ndarray
     components: Array | np.ndarray
+    scale: Array | np.ndarray
 
 
 class Draws(NamedTuple):
@@ -58,7 +61,9 @@ def preprocess(mean: np.ndarray, covariance: np.ndarray) -> Preprocess:
     variances, vectors = np.linalg.eigh(covariance)
     deviations = np.sqrt(np.maximum(variances, 0))
     return Preprocess(
-        np.asarray(mean, np.float32), (vectors * deviations).astype(np.float32)
+        mean=np.asarray(mean, np.float32),
+        components=(vectors * deviations).astype(np.float32),
+        scale=np.ones(mean.shape[-1], np.float32),
     )
 
 
@@ -111,7 +116,7 @@ def centre(images: Array, size: int) -> Array:
 def training_view(
     images: UInt8[Array, "batch stored stored colours"],
     draws: Draws,
-    mean: Float[Array, "stored stored colours"],
+    prepare: Preprocess,
     size: int,
 ) -> Float[Array, "batch size size colours"]:
     """Cut, mirror, centre and colour a batch.
@@ -121,7 +126,7 @@ def training_view(
     Args:
         images: ``u8[B, S, S, C]``.
         draws: this batch's choices.
-        mean: the mean image.
+        prepare: mean image and scale.
         size: side of the network's input, pixels.
     """
     colours = images.shape[-1]
@@ -133,13 +138,13 @@ def training_view(
     if images.shape[1] > size:
         images = jax.vmap(cut)(images, draws.corner)
     images = jnp.where(draws.flip[:, None, None, None], images[:, :, ::-1], images)
-    x = images.astype(jnp.float32) - centre(mean, size)
-    return (x + draws.noise[:, None, None, :]) / draws.scale
+    x = images.astype(jnp.float32) - centre(jnp.asarray(prepare.mean), size)
+    return (x + draws.noise[:, None, None, :]) / draws.scale * prepare.scale
 
 
 def evaluation_views(
     images: UInt8[Array, "batch stored stored colours"],
-    mean: Float[Array, "stored stored colours"],
+    prepare: Preprocess,
     size: int,
     views: int,
 ) -> Float[Array, "views batch size size colours"]:
@@ -150,7 +155,7 @@ def evaluation_views(
 
     Args:
         images: ``u8[B, S, S, C]``.
-        mean: the mean image; its centre is subtracted from every view.
+        prepare: mean image, whose centre is subtracted from every view, and scale.
         size: side of the network's input, pixels.
         views: 1 or 10.
     """
@@ -162,4 +167,5 @@ def evaluation_views(
     crops = [images[:, y : y + size, x : x + size] for y, x in corners]
     if views == 10:
         crops += [crop[:, :, ::-1] for crop in crops]
-    return jnp.stack(crops).astype(jnp.float32) - centre(mean, size)
+    x = jnp.stack(crops).astype(jnp.float32) - centre(jnp.asarray(prepare.mean), size)
+    return x * prepare.scale

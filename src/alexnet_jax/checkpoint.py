@@ -1,8 +1,9 @@
 """Checkpoints: what is kept, where, and how it is found again.
 
 A checkpoint is an Orbax v1 directory with three items: ``params`` (plain nested
-dicts), ``preprocess`` (mean image, colour components) and ``training`` (velocities,
-step, drops), and a JSON record, ``Meta``, that makes it usable without its recipe.
+dicts), ``preprocess`` (mean image, colour components, scale) and ``training``
+(velocities, step, drops; weights that came from elsewhere have none), and a JSON
+record, ``Meta``, that makes it usable without its recipe.
 Orbax writes to a temporary name and renames, so a kill leaves no half checkpoint.
 """
 
@@ -26,12 +27,13 @@ from orbax.checkpoint import v1 as ocp
 
 from alexnet_jax import model
 from alexnet_jax.augment import Preprocess
+from alexnet_jax.config import Resize
 from alexnet_jax.errors import CheckpointError
 from alexnet_jax.mesh import shardings
 from alexnet_jax.networks import network as find_network
 from alexnet_jax.steps import TrainState
 
-FORMAT = 1
+FORMAT = 2
 _MARKER = "_CHECKPOINT_METADATA"
 _ASIDE = ".replaced"
 
@@ -49,6 +51,8 @@ class Meta:
         image_size: side in pixels that pictures are brought to before the crop.
         views: numbers of views that the data allows, the default first.
         precision: ``f32`` or ``bf16``.
+        resize: how pictures are brought to that size, see ``config.Resize``.
+        origin: of weights that were imported: ``file``, ``sha256`` and what they are.
         step: updates made.
         epoch: cycles through the training set.
         recipe: the resolved recipe, None for imported weights.
@@ -67,6 +71,8 @@ class Meta:
     image_size: int
     views: list[int]
     precision: str
+    resize: Resize = "crop"
+    origin: dict[str, Any] | None = None
     step: int = 0
     epoch: float = 0.0
     recipe: dict[str, Any] | None = None
@@ -86,7 +92,7 @@ class Loaded:
         path: the directory they came from.
         meta: what the checkpoint says about itself.
         params: on the devices of the mesh that was asked for.
-        preprocess: mean image and colour components.
+        preprocess: mean image, colour components and scale.
     """
 
     path: Path
@@ -131,7 +137,7 @@ class Checkpoints:
 
         Args:
             state: as it is after ``meta.step`` updates.
-            preprocess: mean image and colour components.
+            preprocess: mean image, colour components and scale.
             meta: what the checkpoint says about itself.
 
         Raises:
@@ -188,6 +194,42 @@ class Checkpoints:
     def close(self) -> None:
         """Let go of the directory."""
         self._orbax.close()
+
+
+def write(
+    path: str | Path, params: model.Params, preprocess: Preprocess, meta: Meta
+) -> Path:
+    """Write a directory of weights alone, which ``load`` reads like a checkpoint.
+
+    Args:
+        path: must be new, or an empty folder.
+        params: see ``model.Params``.
+        preprocess: mean image, colour components and scale.
+        meta: what the weights say about themselves.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        CheckpointError: it holds something, or cannot be written.
+    """
+    path = Path(path).expanduser().resolve()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise CheckpointError(f"{path} holds something already; choose a new folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ocp.save_checkpointables(
+            str(path),
+            {"params": params, "preprocess": preprocess._asdict()},
+            custom_metadata=dataclasses.asdict(meta),
+            overwrite=path.exists(),
+        )
+    except Exception as error:
+        raise CheckpointError(
+            f"cannot write {path}: {_one_line(error)}; free some space or choose "
+            "another folder"
+        ) from error
+    return path
 
 
 def _put_back(aside: Path) -> None:
@@ -358,14 +400,15 @@ def load(path: str | Path, mesh: Mesh) -> Loaded:
         return jax.ShapeDtypeStruct(shape, np.float32, sharding=everywhere)
 
     side, colours = meta.image_size, table.channels
-    items = _read(
-        path,
-        {
-            "params": abstract_params(meta, mesh),
-            "preprocess": {
-                "mean": whole(side, side, colours),
-                "components": whole(colours, colours),
-            },
-        },
-    )
-    return Loaded(path, meta, items["params"], Preprocess(**items["preprocess"]))
+    preprocess = {
+        "mean": whole(side, side, colours),
+        "components": whole(colours, colours),
+        "scale": whole(colours),
+    }
+    if meta.format == 1:  # before imported weights there was no scale
+        del preprocess["scale"]
+    wanted = {"params": abstract_params(meta, mesh), "preprocess": preprocess}
+    items = _read(path, wanted)
+    found = {"scale": jax.device_put(np.ones(colours, np.float32), everywhere)}
+    found |= items["preprocess"]
+    return Loaded(path, meta, items["params"], Preprocess(**found))

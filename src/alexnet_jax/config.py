@@ -14,6 +14,10 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
+Resize = Literal["crop", "stretch"]
+"""How a picture becomes a square: ``crop`` scales the shorter side and keeps the centre
+(paper section 2); ``stretch`` scales both sides, as Caffe's tools do."""
+
 
 class Config(BaseModel):
     """A frozen record that refuses unknown keys and silent conversions."""
@@ -33,7 +37,8 @@ class DataConfig(Config):
         train_split: the split to train on; the data set's own default when None.
         eval_split: the split to evaluate on; likewise.
         image_size: side in pixels of the square that a picture is brought to
-            (shorter side scaled to it, centre cut out) before crops are taken.
+            before crops are taken.
+        resize: how; see ``Resize``.
     """
 
     spec: str
@@ -41,6 +46,7 @@ class DataConfig(Config):
     train_split: str | None = None
     eval_split: str | None = None
     image_size: Count
+    resize: Resize = "crop"
 
 
 class AugmentConfig(Config):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from alexnet_jax.table import conv_size
+from alexnet_jax.table import Rounding, conv_size
 
 Maps = Float[Array, "batch height width inputs"]
 Kernel = Float[Array, "size size inputs outputs"]
@@ -24,7 +24,9 @@ PATCH_BYTES = 4 << 20
 """Patches made at a time: about what a core's cache holds (measured 1 to 8 MB)."""
 
 
-def conv(x: Maps, kernel: Kernel, stride: int, pad: int) -> Out:
+def conv(
+    x: Maps, kernel: Kernel, stride: int, pad: int, rounding: Rounding = "ceil"
+) -> Out:
     """Convolve with zero padding; a last window may overhang (net 145: 3 pixels).
 
     Inside ``shard_map`` both arguments must vary over the same mesh axes.
@@ -34,17 +36,19 @@ def conv(x: Maps, kernel: Kernel, stride: int, pad: int) -> Out:
         kernel: ``[k, k, I, O]``, of the same dtype.
         stride: pixels from one window to the next.
         pad: pixels of zeros on each side.
+        rounding: ``floor`` drops a last window that would hang over.
     """
-    return _conv(x, kernel, stride, pad)
+    return _conv(x, kernel, stride, pad, rounding)
 
 
-def _high_pad(size: int, window: int, stride: int, pad: int) -> int:
-    out = conv_size(size, window, stride, pad)
+def _high_pad(size: int, window: int, stride: int, pad: int, rounding: Rounding) -> int:
+    """Return the zeros after the last pixel; below 0 where pixels are not read."""
+    out = conv_size(size, window, stride, pad, rounding)
     return (out - 1) * stride + window - size - pad
 
 
-def _plain(x: Maps, kernel: Kernel, stride: int, pad: int) -> Out:
-    high = _high_pad(x.shape[1], kernel.shape[0], stride, pad)
+def _plain(x: Maps, kernel: Kernel, stride: int, pad: int, rounding: Rounding) -> Out:
+    high = _high_pad(x.shape[1], kernel.shape[0], stride, pad, rounding)
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -54,23 +58,25 @@ def _plain(x: Maps, kernel: Kernel, stride: int, pad: int) -> Out:
     )
 
 
-_conv = jax.custom_vjp(_plain, nondiff_argnums=(2, 3))
+_conv = jax.custom_vjp(_plain, nondiff_argnums=(2, 3, 4))
 
 
-def _forward(x: Maps, kernel: Kernel, stride: int, pad: int):
-    return _plain(x, kernel, stride, pad), (x, kernel)
+def _forward(x: Maps, kernel: Kernel, stride: int, pad: int, rounding: Rounding):
+    return _plain(x, kernel, stride, pad, rounding), (x, kernel)
 
 
-def _backward(stride: int, pad: int, saved: tuple[Maps, Kernel], dy: Out):
+def _backward(
+    stride: int, pad: int, rounding: Rounding, saved: tuple[Maps, Kernel], dy: Out
+):
     x, kernel = saved
-    (dx,) = jax.vjp(lambda x: _plain(x, kernel, stride, pad), x)[1](dy)
+    (dx,) = jax.vjp(lambda x: _plain(x, kernel, stride, pad, rounding), x)[1](dy)
     dkernel = lax.platform_dependent(
         x,
         kernel,
         dy,
         cpu=partial(kernel_gradient, stride=stride, pad=pad),
         default=lambda x, kernel, dy: jax.vjp(
-            lambda kernel: _plain(x, kernel, stride, pad), kernel
+            lambda kernel: _plain(x, kernel, stride, pad, rounding), kernel
         )[1](dy)[0],
     )
     return dx, dkernel
@@ -93,7 +99,7 @@ def kernel_gradient(
     """
     window, _, inputs, outputs = kernel.shape
     batch, out = len(x), dy.shape[1]
-    high = _high_pad(x.shape[1], window, stride, pad)
+    high = max(0, (out - 1) * stride + window - x.shape[1] - pad)
     x = jnp.pad(x, ((0, 0), (pad, high), (pad, high), (0, 0)))
     reach = (out - 1) * stride + 1
     patch_bytes = out**2 * window**2 * inputs * x.dtype.itemsize

@@ -161,6 +161,7 @@ def evaluate(
         batch_size=padded(batch_size, mesh),
         image_size=meta.image_size,
         channels=table.channels,
+        resize=meta.resize,
     )
     for scores in score_batches(step, loaded.params, loaded.preprocess, batches, mesh):
         yield result(scores, views)

@@ -90,11 +90,11 @@ def plan_job(recipe: Recipe, devices: int | None, towers: int | None) -> Job:
 
 def in_memory(job: Job) -> Job:
     """Return the job with its small splits decoded, once and for all."""
-    size, colours = job.recipe.data.image_size, job.network.channels
+    pixels = job.recipe.data.image_size, job.network.channels, job.recipe.data.resize
     dataset = dataclasses.replace(
         job.dataset,
-        train=data.in_memory(job.dataset.train, size, colours),
-        eval=data.in_memory(job.dataset.eval, size, colours),
+        train=data.in_memory(job.dataset.train, *pixels),
+        eval=data.in_memory(job.dataset.eval, *pixels),
     )
     return dataclasses.replace(job, dataset=dataset)
 
@@ -104,8 +104,10 @@ def measure(job: Job) -> Preprocess:
     statistics, channels = job.dataset.statistics, job.network.channels
     # A store's are of colours; a network that reads grey needs its own.
     if statistics is None or statistics.mean.shape[-1] != channels:
-        side = job.recipe.data.image_size
-        statistics = data.compute(job.dataset.train, side, channels)
+        config = job.recipe.data
+        statistics = data.compute(
+            job.dataset.train, config.image_size, channels, config.resize
+        )
     return augment.preprocess(statistics.mean, statistics.covariance)
 
 
@@ -129,8 +131,9 @@ def compile_step(job: Job) -> jax.stages.Compiled:
                 shape((batch,), np.bool_, P("data")),
             ),
             Preprocess(
-                shape((side, side, colours), np.float32, P()),
-                shape((colours, colours), np.float32, P()),
+                mean=shape((side, side, colours), np.float32, P()),
+                components=shape((colours, colours), np.float32, P()),
+                scale=shape((colours,), np.float32, P()),
             ),
         )
         .compile()
@@ -155,6 +158,7 @@ def dry_run(
         batch_size=recipe.optimizer.batch_size,
         image_size=recipe.data.image_size,
         channels=job.network.channels,
+        resize=recipe.data.resize,
         seed=recipe.run.seed,
         num_steps=1,
     )

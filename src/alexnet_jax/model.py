@@ -8,6 +8,7 @@ tower order, so a device's maps are simply its half of the channels.
 """
 
 from collections.abc import Mapping
+from math import sqrt
 from zlib import crc32
 
 import jax
@@ -19,6 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
 from alexnet_jax.convolution import conv
+from alexnet_jax.locally_connected import local
 from alexnet_jax.normalization import response_norm, spatial_norm
 from alexnet_jax.pooling import avg_pool, max_pool
 from alexnet_jax.table import (
@@ -27,11 +29,14 @@ from alexnet_jax.table import (
     Conv,
     Dense,
     Dropout,
+    LocallyConnected,
     MaxPool,
     Network,
     Relu,
     ResponseNorm,
     SpatialNorm,
+    Traced,
+    Weighted,
     trace,
 )
 
@@ -49,29 +54,24 @@ class AlexNet(nnx.Module):
     """
 
     def __init__(self, network: Network, classes: int, key: Key[Array, ""]) -> None:
-        """Draw the initial parameters: normal weights, constant biases.
+        """Draw the initial parameters, each layer's at the address of its name.
 
-        Each layer's address is its name, so adding a row moves no other's.
+        So adding a row moves no other's.
         """
         self.network = network
         self.classes = classes
         weights = {}
         for traced in trace(network, classes):
-            row = traced.row
-            if not isinstance(row, Conv | Dense | Classifier):
-                continue
-            own_key = jax.random.fold_in(key, crc32(row.name.encode()))
-            draw = jax.random.normal(own_key, traced.weights["kernel"], jnp.float32)
-            weights[row.name] = nnx.Dict(
-                kernel=nnx.Param(row.sigma * draw),
-                bias=nnx.Param(jnp.full(traced.weights["bias"], row.bias, jnp.float32)),
-            )
+            name = traced.row.name
+            if traced.weights:
+                layer = _draw(traced, jax.random.fold_in(key, crc32(name.encode())))
+                weights[name] = nnx.Dict(jax.tree.map(nnx.Param, layer))
         self.weights = nnx.Dict(weights)
 
     def __call__(
         self,
         images: Float[Array, "batch side side colours"],
-        masks: Mapping[str, Bool[Array, "batch units"]] | None,
+        masks: Mapping[str, Bool[Array, "batch ..."]] | None,
         *,
         dtype: DTypeLike,
         record: dict[str, Array] | None = None,
@@ -87,6 +87,7 @@ class AlexNet(nnx.Module):
         Returns:
             Logits ``f32[B, classes]``, the same on every tower.
         """
+        pair = self.network.towers == 2
         devices = lax.axis_size("tower")
         local_towers = self.network.towers // devices
         # Every device works on its own share of everything from here on. What was
@@ -100,19 +101,13 @@ class AlexNet(nnx.Module):
         for row in self.network.rows:
             with jax.named_scope(row.name):
                 match row:
-                    case Conv() | Dense():
+                    case Conv() | LocallyConnected() | Dense():
                         kernel, bias = self._local(row.name, dtype)
-                        if split and row.reads == "own" and self.network.towers == 2:
-                            xs = (
-                                xs if len(xs) > 1 else jnp.split(xs[0], len(kernel), -1)
-                            )
-                            kernels = list(kernel)
+                        if split and row.reads == "own" and pair:
+                            xs, kernels = _apart(xs, len(kernel)), list(kernel)
                         else:
-                            x = _join(xs)
-                            if split and devices > 1:
-                                x = lax.all_gather(x, "tower", axis=-1, tiled=True)
-                            xs, kernels = [x], [kernel]
-                        biases = jnp.split(bias, len(kernels))
+                            xs, kernels = [_both(xs) if split else xs[0]], [kernel]
+                        biases = jnp.split(bias, len(kernels), axis=-1)
                         xs = [
                             _weigh(row, x, own) + b
                             for x, own, b in zip(xs, kernels, biases, strict=True)
@@ -122,29 +117,21 @@ class AlexNet(nnx.Module):
                         # Each tower multiplies its half; the bias comes once. Maps
                         # are laid out tower by tower, as the kernel's rows are.
                         kernel, bias = self._local(row.name, dtype)
-                        xs = xs if len(xs) > 1 else jnp.split(xs[0], local_towers, -1)
+                        xs = _apart(xs, local_towers)
                         units = _join([x.reshape(len(x), -1) for x in xs])
                         logits = units @ kernel
                         logits = lax.psum(logits.astype(jnp.float32), "tower")
                         xs = [logits + bias.astype(jnp.float32)]
+                    case ResponseNorm() if pair and row.reads == "both":
+                        xs = [_own_half(_normalize(row, _both(xs), towers=1))]
                     case ResponseNorm():
-                        xs = [
-                            response_norm(
-                                x,
-                                towers=local_towers // len(xs),
-                                size=row.size,
-                                alpha=row.alpha,
-                                beta=row.beta,
-                                k=row.k,
-                            )
-                            for x in xs
-                        ]
+                        xs = [_normalize(row, x, local_towers // len(xs)) for x in xs]
                     case SpatialNorm():
                         xs = [
                             spatial_norm(
                                 x,
                                 size=row.size,
-                                alpha=row.alpha,
+                                scale=row.scale,
                                 beta=row.beta,
                                 k=row.k,
                             )
@@ -158,14 +145,16 @@ class AlexNet(nnx.Module):
                         # No gradient at 0, as in the 2012 kernels.
                         xs = [jax.nn.relu(x) for x in xs]
                     case Dropout():
-                        if masks is None:  # testing: the 2012 rule
-                            xs = [x * row.keep for x in xs]
-                        else:
+                        inverted = row.rule == "inverted"
+                        if masks is not None:
+                            scale = 1 / row.keep if inverted else 1.0
                             own_masks = jnp.split(masks[row.name], len(xs), axis=-1)
                             xs = [
-                                jnp.where(mask, x, 0)
+                                jnp.where(mask, scale * x, 0)
                                 for x, mask in zip(xs, own_masks, strict=True)
                             ]
+                        elif not inverted:
+                            xs = [row.keep * x for x in xs]
             if record is not None:
                 record[row.name] = _join(xs)
         return _join(xs)
@@ -177,13 +166,59 @@ class AlexNet(nnx.Module):
         return lax.pcast(kernel, "data", to="varying"), bias
 
 
+def _draw(traced: Traced, key: Key[Array, ""]) -> dict[str, Array]:
+    """Draw one layer's parameters, float32."""
+    row, kernel, bias = traced.row, traced.weights["kernel"], traced.weights["bias"]
+    assert isinstance(row, Weighted)
+    if row.sigma is not None:
+        return {
+            "kernel": row.sigma * jax.random.normal(key, kernel, jnp.float32),
+            "bias": jnp.full(bias, row.bias, jnp.float32),
+        }
+    bound = 1 / sqrt(traced.fan_in)
+    keys = jax.random.split(key)
+    return {
+        "kernel": jax.random.uniform(keys[0], kernel, jnp.float32, -bound, bound),
+        "bias": jax.random.uniform(keys[1], bias, jnp.float32, -bound, bound),
+    }
+
+
 def _join(xs: list[Array]) -> Array:
+    """Return the local towers' channels as one array."""
     return xs[0] if len(xs) == 1 else jnp.concatenate(xs, axis=-1)
 
 
-def _weigh(row: Conv | Dense, x: Array, kernel: Array) -> Array:
-    if isinstance(row, Conv):
-        return conv(x, kernel, row.stride, row.pad)
+def _apart(xs: list[Array], towers: int) -> list[Array]:
+    """Return the local towers' channels as an array a tower."""
+    return xs if len(xs) == towers else jnp.split(_join(xs), towers, axis=-1)
+
+
+def _both(xs: list[Array]) -> Array:
+    """Return the channels of both towers, wherever they lie."""
+    if lax.axis_size("tower") == 1:  # XLA would still lay the maps out anew
+        return _join(xs)
+    return lax.all_gather(_join(xs), "tower", axis=-1, tiled=True)
+
+
+def _own_half(x: Array) -> Array:
+    """Return the local towers' share of the channels of both."""
+    width = x.shape[-1] // lax.axis_size("tower")
+    start = lax.axis_index("tower") * width
+    return lax.dynamic_slice_in_dim(x, start, width, axis=-1)
+
+
+def _normalize(row: ResponseNorm, x: Array, towers: int) -> Array:
+    return response_norm(
+        x, towers=towers, size=row.size, scale=row.scale, beta=row.beta, k=row.k
+    )
+
+
+def _weigh(row: Conv | LocallyConnected | Dense, x: Array, kernel: Array) -> Array:
+    match row:
+        case Conv():
+            return conv(x, kernel, row.stride, row.pad, row.rounding)
+        case LocallyConnected():
+            return local(x, kernel, row.stride, row.pad)
     return x.reshape(len(x), -1) @ kernel
 
 
@@ -216,21 +251,26 @@ def param_specs(network: Network, classes: int) -> dict[str, dict[str, P]]:
     for traced in trace(network, classes):
         if not traced.weights:
             continue
-        rank = len(traced.weights["kernel"])
+        rank, bias_rank = (len(traced.weights[key]) for key in ("kernel", "bias"))
         if isinstance(traced.row, Classifier):
             kernel, bias = P("tower", None), P(None)
-        elif rank in (3, 5):
-            kernel, bias = P("tower", *(None,) * (rank - 1)), P("tower")
+        elif traced.per_tower:
+            kernel, bias = P("tower", *(None,) * (rank - 1)), _last(bias_rank)
         else:
-            kernel, bias = P(*(None,) * (rank - 1), "tower"), P("tower")
+            kernel, bias = _last(rank), _last(bias_rank)
         specs[traced.row.name] = {"kernel": kernel, "bias": bias}
     return specs
 
 
-def dropout_rows(network: Network) -> dict[str, tuple[int, float]]:
-    """Return each dropout row's units (both towers) and probability to keep one."""
+def _last(rank: int) -> P:
+    """Return the spec of an array of ``rank`` axes whose last one is channels."""
+    return P(*(None,) * (rank - 1), "tower")
+
+
+def dropout_rows(network: Network) -> dict[str, tuple[tuple[int, ...], float]]:
+    """Return each dropout row's shape for one image and its probability to keep."""
     return {
-        traced.row.name: (traced.outputs[0], traced.row.keep)
+        traced.row.name: (traced.outputs, traced.row.keep)
         for traced in trace(network)
         if isinstance(traced.row, Dropout)
     }

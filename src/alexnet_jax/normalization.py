@@ -20,33 +20,33 @@ WindowSum = Callable[[Maps], Maps]
 
 
 def response_norm(
-    x: Maps, *, towers: int, size: int, alpha: float, beta: float, k: float
+    x: Maps, *, towers: int, size: int, scale: float, beta: float, k: float
 ) -> Maps:
     """Normalise over ``size`` neighbouring maps of the same tower (section 3.3).
 
-    ``x / (k + alpha / size * sum of squares)^beta``; the window is cut at the first
-    and the last map of a tower.
+    ``x / (k + scale * sum of squares)^beta``; the window is cut at the first and the
+    last map of a tower.
 
     Args:
         x: ``[B, H, W, C]``, channels in tower order.
         towers: how many towers' maps ``x`` holds.
         size: maps in a window, odd.
-        alpha: as printed in the 2012 configuration, before the division by size.
+        scale: of the sum of squares: alpha, or alpha / size; the rows derive it.
         beta: the power.
         k: the constant, ``minDiv`` in the 2012 code.
     """
     window = partial(_sum_over_maps, towers=towers, size=size)
-    return _normalize(x, window, alpha / size, beta, k)
+    return _normalize(x, window, scale, beta, k)
 
 
-def spatial_norm(x: Maps, *, size: int, alpha: float, beta: float, k: float) -> Maps:
+def spatial_norm(x: Maps, *, size: int, scale: float, beta: float, k: float) -> Maps:
     """Normalise over a ``size`` x ``size`` square of the same map (net 145's cnorm2).
 
-    ``x / (k + alpha / size^2 * sum of squares)^beta``; the square is cut at the
-    borders of the picture. Arguments as in ``response_norm``; ``size`` in pixels.
+    ``x / (k + scale * sum of squares)^beta``; the square is cut at the borders of the
+    picture. ``size`` in pixels, the other arguments as in ``response_norm``.
     """
     window = partial(_sum_over_square, size=size)
-    return _normalize(x, window, alpha / size**2, beta, k)
+    return _normalize(x, window, scale, beta, k)
 
 
 def _sum_over_maps(x: Maps, *, towers: int, size: int) -> Maps:

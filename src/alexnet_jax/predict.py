@@ -141,7 +141,7 @@ def predict(
         try:
             if isinstance(picture, str | Path):
                 picture = data.read_image_file(Path(picture))
-            return data.decode(picture, meta.image_size, table.channels)
+            return data.decode(picture, meta.image_size, table.channels, meta.resize)
         except ImageError as error:
             return str(error)
 

@@ -141,8 +141,8 @@ def train_step(
     batch_size, seed = recipe.optimizer.batch_size, recipe.run.seed
     border = recipe.data.image_size - network.input_size
 
-    def body(params, batch, draws, masks, mean):
-        x = augment.training_view(batch.images, draws, mean, network.input_size)
+    def body(params, batch, draws, masks, preprocess):
+        x = augment.training_view(batch.images, draws, preprocess, network.input_size)
         logits = model.merge(graphdef, params)(x, masks, dtype=dtype)
         log_probs = jax.nn.log_softmax(logits)
         scores = metrics.score(log_probs, batch.labels, batch.mask)
@@ -153,7 +153,10 @@ def train_step(
         return -scores.log_prob.total / batch_size, scores
 
     draws_spec = augment.Draws(corner=BATCH, flip=BATCH, noise=BATCH, scale=SHARED)
-    masks_spec = dict.fromkeys(dropouts, P("data", "tower"))
+    masks_spec = {
+        name: P("data", *(None,) * (len(shape) - 1), "tower")
+        for name, (shape, _) in dropouts.items()
+    }
     loss = jax.shard_map(
         body,
         mesh=mesh,
@@ -192,7 +195,7 @@ def train_step(
         draws = lax.with_sharding_constraint(draws, shardings(mesh, draws_spec))
         masks = lax.with_sharding_constraint(masks, shardings(mesh, masks_spec))
         gradients, scores = jax.grad(loss, has_aux=True)(
-            state.params, batch, draws, masks, preprocess.mean
+            state.params, batch, draws, masks, preprocess
         )
         updates, opt_state = rule.update(
             gradients, state.opt_state, state.params, rates=now
@@ -211,14 +214,14 @@ def train_step(
 
 
 def draw_masks(
-    key: Array, dropouts: dict[str, tuple[int, float]], batch_size: int
+    key: Array, dropouts: dict[str, tuple[tuple[int, ...], float]], batch_size: int
 ) -> dict[str, Array]:
-    """Draw every dropout row's mask, ``bool[B, units of both towers]``."""
+    """Draw every dropout row's mask, ``bool[B, *units of both towers]``."""
     return {
         name: jax.random.bernoulli(
-            jax.random.fold_in(key, index), keep, (batch_size, units)
+            jax.random.fold_in(key, index), keep, (batch_size, *shape)
         )
-        for index, (name, (units, keep)) in enumerate(dropouts.items())
+        for index, (name, (shape, keep)) in enumerate(dropouts.items())
     }
 
 
@@ -241,9 +244,9 @@ def forward(
     graphdef = model.graph(network, classes)
     dtype = DTYPES[precision]
 
-    def body(params, mean, images):
+    def body(params, preprocess, images):
         module = model.merge(graphdef, params)
-        seen = augment.evaluation_views(images, mean, network.input_size, views)
+        seen = augment.evaluation_views(images, preprocess, network.input_size, views)
         flat = seen.reshape(-1, *seen.shape[2:])
         log_probs = jax.nn.log_softmax(module(flat, None, dtype=dtype))
         log_probs = log_probs.reshape(views, len(images), classes)
@@ -257,7 +260,7 @@ def forward(
         in_specs=(model.param_specs(network, classes), SHARED, BATCH),
         out_specs=BATCH,
     )
-    return jax.jit(lambda params, prep, images: run(params, prep.mean, images))
+    return jax.jit(run)
 
 
 def eval_step(

@@ -6,6 +6,7 @@ every shape, every parameter count and every multiply-add; ``trace`` derives the
 
 Sizes are cuda-convnet's: outputs are counted with the ceiling, so a last window may
 hang over the right and the bottom edge (224 pixels, 11 x 11 kernels, stride 4: 55).
+Caffe and PyTorch count convolutions with the floor; a row can say so.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from math import prod
 from typing import Literal
 
 Reads = Literal["own", "both"]
+Rounding = Literal["ceil", "floor"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,10 @@ class Conv:
         features: filters of one tower.
         kernel, stride, pad: pixels.
         reads: ``both`` if it sees the other tower's maps too.
-        sigma: standard deviation of the initial weights.
-        bias: initial bias.
+        sigma: standard deviation of the initial weights; None is PyTorch's default,
+            weights and biases uniform within ``1 / sqrt(fan-in)`` of 0.
+        bias: initial bias, unless ``sigma`` is None.
+        rounding: ``floor`` drops a last window that would hang over.
     """
 
     name: str
@@ -34,7 +38,25 @@ class Conv:
     stride: int = 1
     pad: int = 0
     reads: Reads = "own"
-    sigma: float = 0.01
+    sigma: float | None = 0.01
+    bias: float = 0.0
+    rounding: Rounding = "ceil"
+
+
+@dataclass(frozen=True)
+class LocallyConnected:
+    """A convolution whose kernel and bias differ from place to place (``local``).
+
+    Attributes: as of ``Conv``.
+    """
+
+    name: str
+    features: int
+    kernel: int
+    stride: int = 1
+    pad: int = 0
+    reads: Reads = "own"
+    sigma: float | None = 0.01
     bias: float = 0.0
 
 
@@ -42,8 +64,14 @@ class Conv:
 class ResponseNorm:
     """Response normalisation over neighbouring maps (section 3.3).
 
-    ``x / (k + alpha / size * sum of squares)^beta`` over ``size`` maps of the own
-    tower. The released code divides alpha by the size; the paper's text does not.
+    ``x / (k + alpha / size * sum of squares)^beta`` over ``size`` neighbouring maps.
+
+    Attributes:
+        size: maps in a window.
+        alpha, beta, k: see above; ``k`` is ``minDiv`` in the 2012 code.
+        divide: divide alpha by the size, as all code does; the paper's text does not.
+        reads: ``own`` if windows end at a tower's last map, ``both`` if they run on
+            into the other tower, as in Caffe.
     """
 
     name: str
@@ -51,6 +79,13 @@ class ResponseNorm:
     alpha: float = 1e-4
     beta: float = 0.75
     k: float = 2.0
+    divide: bool = True
+    reads: Reads = "own"
+
+    @property
+    def scale(self) -> float:
+        """What the sum of squares is multiplied by."""
+        return self.alpha / self.size if self.divide else self.alpha
 
 
 @dataclass(frozen=True)
@@ -65,6 +100,11 @@ class SpatialNorm:
     alpha: float = 1e-3
     beta: float = 0.75
     k: float = 1.0
+
+    @property
+    def scale(self) -> float:
+        """What the sum of squares is multiplied by."""
+        return self.alpha / self.size**2
 
 
 @dataclass(frozen=True)
@@ -99,7 +139,7 @@ class Dense:
     name: str
     features: int
     reads: Reads = "both"
-    sigma: float = 0.01
+    sigma: float | None = 0.01
     bias: float = 0.0
 
 
@@ -107,11 +147,16 @@ class Dense:
 class Dropout:
     """Silence units at random in training (section 4.2).
 
-    The 2012 rule: multiply by a mask in training, by ``keep`` in testing.
+    Attributes:
+        keep: probability that a unit speaks.
+        rule: ``2012`` multiplies by a mask in training and by ``keep`` in testing;
+            ``inverted``, of Caffe and PyTorch, divides by ``keep`` in training and
+            does nothing in testing.
     """
 
     name: str
     keep: float = 0.5
+    rule: Literal["2012", "inverted"] = "2012"
 
 
 @dataclass(frozen=True)
@@ -119,12 +164,16 @@ class Classifier:
     """The last layer: one logit a class, summed over both towers, then a bias."""
 
     name: str
-    sigma: float = 0.01
+    sigma: float | None = 0.01
     bias: float = 0.0
 
 
+Weighted = Conv | LocallyConnected | Dense | Classifier
+"""The rows that have parameters."""
+
 Row = (
     Conv
+    | LocallyConnected
     | ResponseNorm
     | SpatialNorm
     | MaxPool
@@ -168,8 +217,9 @@ class Traced:
         reads: ``image``, ``own``, ``both`` or an empty string if there is one tower.
         inputs, outputs: ``(height, width, channels)`` or ``(units,)`` of one image,
             both towers together.
-        weights: shape of each parameter, by name; a leading axis of two where each
-            tower has a matrix of its own.
+        weights: shape of each parameter, by name; the kernel has a leading axis of
+            two where each tower has one of its own.
+        per_tower: it has.
         fan_in: inputs of one unit.
         macs: multiply-adds of the forward pass for one image.
     """
@@ -179,6 +229,7 @@ class Traced:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     weights: dict[str, tuple[int, ...]]
+    per_tower: bool
     fan_in: int
     macs: int
 
@@ -188,9 +239,12 @@ class Traced:
         return sum(prod(shape) for shape in self.weights.values())
 
 
-def conv_size(size: int, kernel: int, stride: int, pad: int) -> int:
+def conv_size(
+    size: int, kernel: int, stride: int, pad: int, rounding: Rounding = "ceil"
+) -> int:
     """Return the side of a convolution's output (cuda-convnet's ceiling rule)."""
-    return 1 + -(-(2 * pad + size - kernel) // stride)
+    spare = 2 * pad + size - kernel
+    return 1 + (-(-spare // stride) if rounding == "ceil" else spare // stride)
 
 
 def pool_size(size: int, window: int, stride: int) -> int:
@@ -213,47 +267,48 @@ def trace(network: Network, classes: int | None = None) -> Iterator[Traced]:
     towers, split = network.towers, False  # the image itself is read by both
     for row in network.rows:
         inputs, weights, reads, fan_in, macs = shape, {}, "", 0, 0
-        # Two towers that each read only their own half: a matrix a tower.
-        pair = towers == 2 and split and getattr(row, "reads", "both") == "own"
-        lead, share = ((2,), 2) if pair else ((), 1)
-        if isinstance(row, Conv | Dense):
+        own = towers == 2 and split and getattr(row, "reads", "both") == "own"
+        # Two towers that each read only their own half: a kernel a tower.
+        per_tower = own and isinstance(row, Weighted)
+        lead, share = ((2,), 2) if per_tower else ((), 1)
+        if isinstance(row, Conv | LocallyConnected | Dense):
             reads = "image" if not split else row.reads
-        if isinstance(row, Conv):
-            side = conv_size(shape[0], row.kernel, row.stride, row.pad)
-            filters = row.features * towers
-            fan_in = row.kernel**2 * shape[-1] // share
-            weights = {
-                "kernel": (
-                    *lead,
-                    row.kernel,
-                    row.kernel,
-                    shape[-1] // share,
-                    filters // share,
-                ),
-                "bias": (filters,),
-            }
-            shape = (side, side, filters)
-            macs = side**2 * fan_in * filters
-            split = True
-        elif isinstance(row, MaxPool | AvgPool):
-            side = pool_size(shape[0], row.size, row.stride)
-            shape = (side, side, shape[-1])
-        elif isinstance(row, Dense):
-            units = row.features * towers
-            fan_in = prod(shape) // share
-            weights = {
-                "kernel": (*lead, fan_in, units // share),
-                "bias": (units,),
-            }
-            shape = (units,)
-            macs = fan_in * units
-            split = True
-        elif isinstance(row, Classifier):
-            reads = "both"
-            fan_in = prod(shape)
-            weights = {"kernel": (fan_in, classes), "bias": (classes,)}
-            shape = (classes,)
-            macs = fan_in * classes
+        match row:
+            case Conv() | LocallyConnected():
+                shared = isinstance(row, Conv)
+                rounding = row.rounding if shared else "ceil"
+                side = conv_size(shape[0], row.kernel, row.stride, row.pad, rounding)
+                filters = row.features * towers
+                places = () if shared else (side, side)
+                window = (row.kernel, row.kernel, shape[-1] // share)
+                weights = {
+                    "kernel": (*lead, *places, *window, filters // share),
+                    "bias": (*places, filters),
+                }
+                shape, fan_in = (side, side, filters), prod(window)
+                macs = side**2 * fan_in * filters
+                split = True
+            case MaxPool() | AvgPool():
+                side = pool_size(shape[0], row.size, row.stride)
+                shape = (side, side, shape[-1])
+            case ResponseNorm() if towers == 2 and row.reads == "both":
+                reads = "both"
+            case Dense():
+                units, fan_in = row.features * towers, prod(shape) // share
+                weights = {"kernel": (*lead, fan_in, units // share), "bias": (units,)}
+                shape, macs = (units,), fan_in * units
+                split = True
+            case Classifier():
+                reads, fan_in = "both", prod(shape)
+                weights = {"kernel": (fan_in, classes), "bias": (classes,)}
+                shape, macs = (classes,), fan_in * classes
         yield Traced(
-            row, reads if towers == 2 else "", inputs, shape, weights, fan_in, macs
+            row,
+            reads if towers == 2 else "",
+            inputs,
+            shape,
+            weights,
+            per_tower,
+            fan_in,
+            macs,
         )

@@ -150,6 +150,7 @@ def _fit(
         batch_size=recipe.optimizer.batch_size,
         image_size=recipe.data.image_size,
         channels=job.network.channels,
+        resize=recipe.data.resize,
         seed=recipe.run.seed,
         start_step=step,
         num_steps=end,
@@ -276,6 +277,7 @@ def _evaluate(
         batch_size=padded(job.recipe.eval.batch_size, job.mesh),
         image_size=job.recipe.data.image_size,
         channels=job.network.channels,
+        resize=job.recipe.data.resize,
     )
     *_, scores = score_batches(step, params, preprocess, batches, job.mesh)
     return result(scores, views=1)
@@ -328,6 +330,7 @@ def _meta(
         network=job.network.name,
         classes=list(job.dataset.train.classes),
         image_size=recipe.data.image_size,
+        resize=recipe.data.resize,
         views=list(recipe.eval.views),
         precision=recipe.run.precision,
         step=step,

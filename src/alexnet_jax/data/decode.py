@@ -20,6 +20,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageChops, ImageCms
 
+from alexnet_jax.config import Resize
 from alexnet_jax.errors import ConfigError, ImageError
 
 # Beyond this many pixels a file is taken for a decompression bomb (Pillow's own bound
@@ -58,14 +59,17 @@ _TRANSPOSE = {
 }
 
 
-def decode(image: bytes | np.ndarray, image_size: int, channels: int) -> np.ndarray:
-    """Decode a picture to a square: shorter side to `image_size`, centre kept.
+def decode(
+    image: bytes | np.ndarray, image_size: int, channels: int, resize: Resize = "crop"
+) -> np.ndarray:
+    """Decode a picture to a square of `image_size` pixels a side.
 
     Args:
         image: an encoded file of any format that Pillow reads, or pixels as
             ``u8[H, W]`` or ``u8[H, W, C]`` with C of 1, 3 or 4 (the fourth is alpha).
         image_size: side of the result in pixels.
         channels: 3 for RGB or 1 for grey (ITU-R 601 luma).
+        resize: ``crop`` (shorter side to `image_size`, centre kept) or ``stretch``.
 
     Returns:
         ``u8[image_size, image_size, channels]``; it may share memory with `image`.
@@ -80,13 +84,13 @@ def decode(image: bytes | np.ndarray, image_size: int, channels: int) -> np.ndar
     if isinstance(image, np.ndarray):
         if image.shape == shape and image.dtype == np.uint8:
             return image
-        return _array(_square(_from_array(image), image_size, channels))
+        return _array(_square(_from_array(image), image_size, channels, resize))
     pixels = same_size_jpeg(image, image_size, channels)
     if pixels is None:
         pixels = _same_size_png(image, image_size, channels)
     if pixels is not None:
         return pixels
-    return _array(_from_file(image, image_size, channels))
+    return _array(_from_file(image, image_size, channels, resize))
 
 
 def read_image_file(path: str | os.PathLike[str]) -> bytes:
@@ -180,7 +184,7 @@ def _same_size_png(data: bytes, size: int, channels: int) -> np.ndarray | None:
     return _array(image)
 
 
-def _from_file(data: bytes, size: int, channels: int) -> Image.Image:
+def _from_file(data: bytes, size: int, channels: int, resize: Resize) -> Image.Image:
     """Decode an encoded file with Pillow to a ``size x size`` image."""
     if not data:
         raise ImageError("the file is empty")
@@ -195,7 +199,7 @@ def _from_file(data: bytes, size: int, channels: int) -> Image.Image:
                 scale = wanted / min(full)
                 image.draft(None, (int(full[0] * scale), int(full[1] * scale)))
             image.load()
-            return _square(image, size, channels, full)
+            return _square(image, size, channels, resize, full)
     except Image.DecompressionBombError:
         raise ImageError(
             f"has more than {MAX_PIXELS:,} pixels: a decompression bomb?"
@@ -215,6 +219,7 @@ def _square(
     image: Image.Image,
     size: int,
     channels: int,
+    resize: Resize,
     full: tuple[int, int] | None = None,
 ) -> Image.Image:
     """Bring a loaded image to 8 bits, cut its centre square and scale that.
@@ -223,6 +228,7 @@ def _square(
         image: loaded; perhaps smaller than stored, after ``draft``.
         size: side of the result in pixels.
         channels: of the result.
+        resize: ``stretch`` cuts nothing.
         full: width and height as stored, in pixels; ``image.size`` when None.
 
     Returns:
@@ -237,12 +243,14 @@ def _square(
     # After draft the image is a power of two smaller, rounded up.
     now_wide, now_high = image.size
     shrink = max(1, round(width / now_wide), round(height / now_high))
-    box = (
-        left / shrink,
-        top / shrink,
-        min((left + side) / shrink, now_wide),
-        min((top + side) / shrink, now_high),
-    )
+    box = (0, 0, now_wide, now_high)
+    if resize == "crop":
+        box = (
+            left / shrink,
+            top / shrink,
+            min((left + side) / shrink, now_wide),
+            min((top + side) / shrink, now_high),
+        )
     image = _eight_bits(image, channels)
     if image.size != (size, size) or box != (0, 0, size, size):
         # `box` cuts inside the resize: the long side of 12000x50 is never scaled.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 
 import numpy as np
 
+from alexnet_jax.config import Resize
 from alexnet_jax.data.memory import ArraySource, cores, decode_record
 from alexnet_jax.data.order import epoch_order
 from alexnet_jax.data.records import Batch, Source
@@ -32,6 +33,7 @@ def train_batches(
     batch_size: int,
     image_size: int,
     channels: int,
+    resize: Resize = "crop",
     seed: int,
     num_steps: int,
     start_step: int = 0,
@@ -44,6 +46,7 @@ def train_batches(
         batch_size: images in a batch.
         image_size: side of the pictures in pixels.
         channels: 1 or 3.
+        resize: see `decode`.
         seed: of the run; it decides the order.
         num_steps: steps of the whole run; the last batch is that of step
             ``num_steps - 1``.
@@ -75,7 +78,8 @@ def train_batches(
         return chosen
 
     steps = range(start_step, num_steps)
-    return _batches(source, indices, steps, batch_size, image_size, channels, threads)
+    square = (image_size, image_size, channels)
+    return _batches(source, indices, steps, batch_size, square, resize, threads)
 
 
 def eval_batches(
@@ -84,6 +88,7 @@ def eval_batches(
     batch_size: int,
     image_size: int,
     channels: int,
+    resize: Resize = "crop",
     threads: int | None = None,
 ) -> Batches:
     """Give every record of a split once, in its own order.
@@ -93,6 +98,7 @@ def eval_batches(
         batch_size: images in a batch.
         image_size: side of the pictures in pixels.
         channels: 1 or 3.
+        resize: see `decode`.
         threads: that read and decode; as many as the process has cores when None.
 
     Returns:
@@ -111,7 +117,8 @@ def eval_batches(
         return np.arange(step * batch_size, min((step + 1) * batch_size, count))
 
     steps = range(-(-count // batch_size))
-    return _batches(source, indices, steps, batch_size, image_size, channels, threads)
+    square = (image_size, image_size, channels)
+    return _batches(source, indices, steps, batch_size, square, resize, threads)
 
 
 def _check(source: Source, batch_size: int) -> None:
@@ -126,16 +133,15 @@ def _batches(
     indices: Callable[[int], np.ndarray],
     steps: range,
     batch_size: int,
-    image_size: int,
-    channels: int,
+    square: tuple[int, int, int],
+    resize: Resize,
     threads: int | None,
 ) -> Batches:
     """Choose the way: a take from an array, or threads that decode."""
-    square = (image_size, image_size, channels)
     if isinstance(source, ArraySource) and source.images.shape[1:] == square:
         return _from_array(source, indices, steps, batch_size)
     empty = _Empty(indices, batch_size, square)
-    return _from_threads(source, empty, steps, threads or cores())
+    return _from_threads(source, empty, steps, resize, threads or cores())
 
 
 def _from_array(
@@ -193,7 +199,9 @@ class _Empty:
             return self._open.pop(step)[0]
 
 
-def _from_threads(source: Source, empty: _Empty, steps: range, threads: int) -> Batches:
+def _from_threads(
+    source: Source, empty: _Empty, steps: range, resize: Resize, threads: int
+) -> Batches:
     import grain  # takes over a second; only sources that must be decoded pay it
 
     rows = min(_SLICE, -(-empty.batch_size // threads))
@@ -205,7 +213,7 @@ def _from_threads(source: Source, empty: _Empty, steps: range, threads: int) -> 
         batch, chosen = empty.get(step)
         for row in range(part * rows, min((part + 1) * rows, len(chosen))):
             record = source[int(chosen[row])]
-            batch.images[row] = decode_record(record, image_size, channels)
+            batch.images[row] = decode_record(record, image_size, channels, resize)
             batch.labels[row] = record.label
         return item
 

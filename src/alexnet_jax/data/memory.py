@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from alexnet_jax.config import Resize
 from alexnet_jax.data.decode import decode
 from alexnet_jax.data.records import Record, Source
 from alexnet_jax.errors import ImageError
@@ -49,7 +50,11 @@ class ArraySource:
 
 
 def in_memory(
-    source: Source, image_size: int, channels: int, threads: int | None = None
+    source: Source,
+    image_size: int,
+    channels: int,
+    resize: Resize = "crop",
+    threads: int | None = None,
 ) -> Source:
     """Decode a whole split once, if it fits.
 
@@ -57,6 +62,7 @@ def in_memory(
         source: the split.
         image_size: side of the pictures in pixels.
         channels: 1 or 3.
+        resize: see `decode`.
         threads: that decode; as many as the process has cores when None.
 
     Returns:
@@ -78,7 +84,7 @@ def in_memory(
     def fill(indices: range) -> None:
         for index in indices:
             record = source[index]
-            images[index] = decode_record(record, image_size, channels)
+            images[index] = decode_record(record, image_size, channels, resize)
             labels[index] = record.label
             ids[index] = record.id
 
@@ -86,13 +92,16 @@ def in_memory(
     return ArraySource(source.name, source.classes, images, labels, ids)
 
 
-def decode_record(record: Record, image_size: int, channels: int) -> np.ndarray:
+def decode_record(
+    record: Record, image_size: int, channels: int, resize: Resize = "crop"
+) -> np.ndarray:
     """Decode a record's picture; errors name the record.
 
     Args:
         record: one picture of a source.
         image_size: side of the result in pixels.
         channels: 1 or 3.
+        resize: see `decode`.
 
     Returns:
         ``u8[image_size, image_size, channels]``.
@@ -101,7 +110,7 @@ def decode_record(record: Record, image_size: int, channels: int) -> np.ndarray:
         ImageError: it cannot be decoded; the message starts with the record's id.
     """
     try:
-        return decode(record.image, image_size, channels)
+        return decode(record.image, image_size, channels, resize)
     except ImageError as error:
         raise ImageError(f"{record.id}: {error}") from None
 

@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 
+from alexnet_jax.config import Resize
 from alexnet_jax.data.memory import decode_record, in_threads
 from alexnet_jax.data.records import Source, Statistics
 from alexnet_jax.errors import DataError
@@ -84,7 +85,11 @@ class Accumulator:
 
 
 def compute(
-    source: Source, image_size: int, channels: int, threads: int | None = None
+    source: Source,
+    image_size: int,
+    channels: int,
+    resize: Resize = "crop",
+    threads: int | None = None,
 ) -> Statistics:
     """Measure a training split.
 
@@ -93,6 +98,7 @@ def compute(
             ones are read.
         image_size: side of the pictures in pixels.
         channels: 1 or 3.
+        resize: see `decode`.
         threads: that decode; as many as the process has cores when None.
 
     Returns:
@@ -111,7 +117,7 @@ def compute(
         part = Accumulator(image_size, channels)
         for position in positions:
             record = source[position * len(source) // count]
-            part.add(decode_record(record, image_size, channels))
+            part.add(decode_record(record, image_size, channels, resize))
         with lock:
             total.merge(part)
 
