@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 TRAIN = (sys.executable, "-m", "alexnet_cli", "train")
 SMALL = ("--devices", "1", "--towers", "1")
@@ -419,3 +421,37 @@ def test_a_second_interrupt_says_that_it_is_saving() -> None:
         "saving; Ctrl-C once more quits without",
     ]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_other_pictures_are_learned_from_weights_that_are_there(
+    train, digits_run, tmp_path
+):
+    draw = np.random.default_rng(0)
+    for number in range(12):
+        split, kind = ("train", "val")[number % 3 == 0], ("cat", "dog")[number % 2]
+        path = tmp_path / "photos" / split / kind / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (40, 40, 3), np.uint8)).save(path)
+    weights = ("--init-from", digits_run)
+    ran = train(
+        *(*weights, "--data", "folder:photos", "--freeze", "conv1, conv2"),
+        *("--steps", 2, "--batch-size", 4, "--json"),
+    )
+    assert ran.code == 0, ran.err
+    advice = [event["what"] for event in ran.events if event["event"] == "advice"]
+    assert advice == [
+        f"weights from {digits_run / 'checkpoints' / '60'} (digits, step 60); fc5 is "
+        "drawn anew: 10 classes there, 2 or others here"
+    ]
+    recipe = Path(ran.events[-1]["run_dir"]) / "recipe.toml"
+    values = tomllib.loads(recipe.read_text())
+    assert (values["name"], values["network"]) == ("finetune", "digits")
+    assert values["schedule"]["freeze"] == {"conv1": 0, "conv2": 0}
+    assert values["run"]["init_from"] == str(digits_run)
+
+    without = train(*weights)
+    assert without.code == 2
+    assert "--init-from needs --data or a RECIPE to learn" in without.err
+    unknown = train(*weights, "--data", "folder:photos", "--freeze", "conv9")
+    assert unknown.code == 1
+    assert "schedule.freeze: digits has no layer 'conv9'" in unknown.err

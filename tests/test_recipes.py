@@ -7,7 +7,7 @@ from alexnet_jax.config import PlateauSchedule, StepsSchedule
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.networks import NETWORKS
 
-NAMES = ["cifar10-quick", "digits", "imagenet", "imagenet-plateau"]
+NAMES = ["cifar10-quick", "digits", "finetune", "imagenet", "imagenet-plateau"]
 
 
 def refusal(name="digits", overrides=None, assignments=()):
@@ -145,7 +145,7 @@ def test_a_recipe_may_be_a_file_of_ones_own(tmp_path):
 
 def test_an_unknown_recipe():
     wanted = (
-        "no recipe 'mnist'; there are cifar10-quick, digits, imagenet, "
+        "no recipe 'mnist'; there are cifar10-quick, digits, finetune, imagenet, "
         "imagenet-plateau, or give a .toml file"
     )
     assert refusal("mnist") == wanted

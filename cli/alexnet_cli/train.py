@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from alexnet_jax.events import Event, Finished, Planned
 
 DEFAULT = "digits"
+FINETUNE = "finetune"  # where --init-from is given
 
 
 def train(
@@ -79,6 +80,22 @@ def train(
             rich_help_panel=options.RUN,
         ),
     ] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CKPT",
+            help="Start from these weights; other classes get a new classifier.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYERS",
+            help="Layers that do not learn, such as conv1,conv2.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option(
@@ -120,8 +137,13 @@ def train(
       alexnet train cifar10-quick --data-dir ~/tensorflow_datasets
       alexnet train imagenet --data prepared:/data/imagenet256 --dry-run
       alexnet train digits --seed 1 --set optimizer.learning_rate=0.02
+      alexnet train --init-from runs/imagenet-1 --data folder:photos --freeze conv1
       alexnet train --resume
     """
+    if init_from is not None and recipe is None:
+        recipe = FINETUNE
+        if data is None and not resume:
+            raise typer.BadParameter("--init-from needs --data or a RECIPE to learn")
     if recipe is None and not resume:
         view.note(
             "no RECIPE given: learning real handwritten digits, in about a minute"
@@ -136,7 +158,12 @@ def train(
         "run.precision": precision,
         "schedule.epochs": epochs,
         "optimizer.batch_size": batch_size,
+        "run.init_from": None
+        if init_from is None
+        else str(init_from.expanduser().absolute()),
     }
+    names = [name.strip() for name in (freeze or "").split(",")]
+    flags |= {f"schedule.freeze.{name}": 0 for name in names if name}
     machine = {"devices": devices, "towers": towers}
     stop, where = interrupt.Stop(), None
     with view.Training("starting", quiet=as_json) as screen, stop.listening(screen):
@@ -221,6 +248,10 @@ def _recipe(
     from alexnet_jax.errors import ConfigError
 
     given = {key: value for key, value in flags.items() if value is not None}
+    if going is None and name == FINETUNE and (weights := given.get("run.init_from")):
+        from alexnet_jax import finetune
+
+        given = finetune.asked_for(weights) | given
     if going is None:
         base = recipes.load(name or DEFAULT)
         if given.get("data.spec", base.data.spec) != base.data.spec:

@@ -91,7 +91,8 @@ class StepsSchedule(Config):
         epochs: cycles through the training set.
         drops: fractions of the run at which the weights' rates are divided by ten.
         layer_drops: other fractions, by layer name.
-        freeze: fraction of the run from which a layer no longer learns, by name.
+        freeze: fraction of the run from which a layer no longer learns, by name; 0
+            from the start.
         drop_biases: divide the biases' rates too (net 145 does not).
         colour_noise_off: fraction of the run from which colour noise is off.
     """
@@ -119,7 +120,8 @@ class PlateauSchedule(Config):
         epochs: the most cycles through the training set.
         patience: evaluations without a new lowest error count before a drop.
         max_drops: drops after which another ``patience`` evaluations end the run.
-        freeze: number of drops from which a layer no longer learns, by name.
+        freeze: number of drops from which a layer no longer learns, by name; 0 from
+            the start.
         drop_biases: divide the biases' rates too (net 145 does not).
         colour_noise_off: number of drops from which colour noise is off.
     """
@@ -128,7 +130,7 @@ class PlateauSchedule(Config):
     epochs: Positive
     patience: Count
     max_drops: Count = 3
-    freeze: dict[str, Count] = {}
+    freeze: dict[str, Annotated[int, Field(ge=0)]] = {}
     drop_biases: bool = False
     colour_noise_off: Count | None = None
 
@@ -140,6 +142,7 @@ class RunConfig(Config):
         seed: of every random draw; the same seed gives the same run on any mesh.
         precision: ``f32``, or ``bf16`` for the arithmetic of the layers (parameters,
             norms, softmax and the update stay float32).
+        init_from: a checkpoint whose weights the run starts from; None draws them.
         steps: stop after this many steps; None runs the whole schedule.
         eval_every: epochs from one evaluation to the next.
         save_every: epochs from one checkpoint to the next.
@@ -148,6 +151,7 @@ class RunConfig(Config):
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     precision: Literal["f32", "bf16"] = "f32"
+    init_from: str | None = None
     steps: Count | None = None
     eval_every: Positive = 1.0
     save_every: Positive = 1.0

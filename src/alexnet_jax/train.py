@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import data, figures, optim, rundir, steps
+from alexnet_jax import data, figures, finetune, optim, rundir, steps
 from alexnet_jax.augment import Preprocess
 from alexnet_jax.checkpoint import Checkpoints, Meta, read_meta
 from alexnet_jax.checkpoint import load as load_checkpoint
@@ -81,6 +81,7 @@ def fit(
         rundir.check_same(rundir.read_recipe(run_dir), recipe)
         run = RunDir(run_dir)
     else:
+        finetune.check(recipe)
         run = RunDir.create(run_dir, recipe)
     with run, contextlib.ExitStack() as closing:
         checkpoints = Checkpoints(run.path, recipe.run.keep)
@@ -118,6 +119,9 @@ def _fit(
         preprocess = load_checkpoint(checkpoints.directory / str(step), mesh).preprocess
     else:
         preprocess = measure(job)
+        if recipe.run.init_from is not None:
+            state, preprocess, what = finetune.start(job, state, preprocess)
+            yield Advice(what)
     preprocess = jax.device_put(preprocess, NamedSharding(mesh, P()))
     yield Preparing("compiling the training step")
     train_step = compile_step(job)

@@ -148,6 +148,8 @@ def check(recipe: Recipe) -> Recipe:
                     f"{key}: {table.name} has no layer {layer!r}; "
                     f"it has {', '.join(layers)}"
                 )
+    if all(schedule.freeze.get(layer, 1) == 0 for layer in layers):
+        raise ConfigError("schedule.freeze: every layer is frozen from the start")
     if isinstance(schedule, PlateauSchedule):
         late = max([*schedule.freeze.values(), schedule.colour_noise_off or 0])
         if late > schedule.max_drops:
