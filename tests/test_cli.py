@@ -308,6 +308,46 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 # --- describe, recipes --------------------------------------------------------------
 
 
+def test_describe_against_shows_the_rows_that_differ(alexnet: Alexnet) -> None:
+    ran = alexnet("describe", "paper", "--against", "code2012")
+    assert ran.code == 0
+    assert [line.split() for line in ran.out.splitlines() if line.strip()] == [
+        ["paper", "code2012"],
+        ["relu1", "after", "conv1", "after", "pool1"],
+        ["norm1", "divide", "False", "divide", "True"],
+        ["norm2", "divide", "False", "divide", "True"],
+        [
+            "cnorm2",
+            "none",
+            "SpatialNorm,",
+            "size",
+            "5,",
+            "alpha",
+            "0.001,",
+            "beta",
+            "0.75,",
+            "k",
+            "1.0",
+        ],
+        ["conv3", "sigma", "0.01", "sigma", "0.03"],
+        ["conv4", "sigma", "0.01", "sigma", "0.03"],
+        ["conv5", "sigma", "0.01", "sigma", "0.03"],
+        ["pool5", "after", "relu5", "after", "conv5"],
+        ["parameters", "60,965,224", "60,965,224"],
+    ]
+    record = json.loads(
+        alexnet("describe", "six-conv", "--against", "code2012", "--json").out
+    )
+    assert record["parameters"] == [61_555_304, 60_965_224]
+    assert [(row["name"], twin) for row, twin in record["rows"]] == [
+        ("conv6", None),
+        ("conv6_relu", None),
+    ]
+    same = alexnet("describe", "owt", "--against", "owt")
+    assert same.out == "owt and owt have the same rows\n"
+    fails(alexnet("describe", "owt", "--against", "vgg"), "no network 'vgg'")
+
+
 def test_describe_code2012(alexnet: Alexnet) -> None:
     ran = alexnet("describe")
     assert ran.code == 0

@@ -11,7 +11,7 @@ from alexnet_cli import options, view
 
 if TYPE_CHECKING:
     from alexnet_jax.checkpoint import Meta
-    from alexnet_jax.table import Network, Traced
+    from alexnet_jax.table import Network, Row, Traced
 
 
 def describe(
@@ -23,6 +23,14 @@ def describe(
             autocompletion=options.complete_network,
         ),
     ] = "code2012",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NETWORK",
+            help="Show only the rows that differ from this network's.",
+            autocompletion=options.complete_network,
+        ),
+    ] = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -32,14 +40,19 @@ def describe(
 
     Examples:
       alexnet describe
+      alexnet describe paper --against code2012
       alexnet describe digits --json
       alexnet describe runs/digits-1
     """
     from alexnet_jax.errors import ConfigError
-    from alexnet_jax.networks import NETWORKS
+    from alexnet_jax.networks import NETWORKS, network
 
+    other = None if against is None else network(against)
     if what in NETWORKS:
-        _show(NETWORKS[what], None, None, as_json)
+        if other is None:
+            _show(NETWORKS[what], None, None, as_json)
+        else:
+            _compare(NETWORKS[what], other, as_json)
         return
     if not Path(what).expanduser().exists() and "/" not in what:
         raise ConfigError(
@@ -50,11 +63,13 @@ def describe(
 
     runtime.set_up()
     from alexnet_jax import checkpoint
-    from alexnet_jax.networks import network
 
     path = checkpoint.resolve(what)
     meta = checkpoint.read_meta(path)
-    _show(network(meta.network), meta, path, as_json)
+    if other is None:
+        _show(network(meta.network), meta, path, as_json)
+    else:
+        _compare(network(meta.network), other, as_json)
 
 
 def _show(
@@ -112,6 +127,78 @@ def _show(
     )
 
 
+def _compare(one: "Network", other: "Network", as_json: bool) -> None:
+    """Show the rows in which two tables differ."""
+    from alexnet_jax.table import differences, trace
+
+    found = list(differences(one, other))
+    facts = ("towers", "input_size", "channels", "classes")
+    apart = {
+        name: (getattr(one, name), getattr(other, name))
+        for name in facts
+        if getattr(one, name) != getattr(other, name)
+    }
+    sums = [sum(row.parameters for row in trace(table)) for table in (one, other)]
+    if as_json:
+        record = {
+            "network": one.name,
+            "against": other.name,
+            "parameters": sums,
+            "facts": apart,
+            "rows": [[_values(row) for row in pair] for pair in found],
+        }
+        print(json.dumps(record))
+        return
+    rows = [(name.replace("_", " "), *map(str, pair)) for name, pair in apart.items()]
+    moved = {row for row, twin in found if row and twin is None and row in other.rows}
+    for row, twin in found:
+        if row in moved:
+            rows.append((row.name, _place(row, one), _place(row, other)))  # pyright: ignore[reportOptionalMemberAccess]
+        elif twin not in moved:
+            rows.append(_side_by_side(row, twin))
+    if not rows:
+        view.answer(f"{one.name} and {other.name} have the same rows")
+        return
+    view.answer(
+        view.table(
+            ("", one.name, other.name),
+            rows,
+            last=("parameters", *(f"{count:,}" for count in sums)),
+        )
+    )
+
+
+def _values(row: "Row | None") -> dict[str, Any] | None:
+    if row is None:
+        return None
+    return {"kind": type(row).__name__, **dataclasses.asdict(row)}
+
+
+def _place(row: "Row", table: "Network") -> str:
+    place = table.rows.index(row)
+    return f"after {table.rows[place - 1].name}" if place else "first"
+
+
+def _side_by_side(row: "Row | None", twin: "Row | None") -> tuple[str, str, str]:
+    """Say what two rows are; of two of one kind only the constants that differ."""
+    values, others = _values(row) or {}, _values(twin) or {}
+    alike = {name for name in values if values[name] == others.get(name)}
+
+    def said(values: dict[str, Any]) -> str:
+        kind = values.get("kind", "none")
+        if "kind" in alike:
+            kind = ""
+        constants = [
+            f"{name} {value}"
+            for name, value in values.items()
+            if name not in {"kind", "name"} | alike
+        ]
+        return ", ".join([kind] * bool(kind) + constants)
+
+    name = values.get("name") or others["name"]
+    return name, said(values), said(others)
+
+
 def _of_checkpoint(meta: "Meta", path: Path) -> list[tuple[str, str]]:
     shown = ", ".join(meta.classes[:10]) + (", ..." if len(meta.classes) > 10 else "")
     rows = [
@@ -164,6 +251,8 @@ def _kind(row: "Traced") -> str:
             return f"conv {layer.kernel}×{layer.kernel}{stride}"
         case "MaxPool" | "AvgPool" as kind:
             return f"{kind[:3].lower()} {layer.size}×{layer.size}/{layer.stride}"
+        case "LocallyConnected":
+            return f"local {layer.kernel}×{layer.kernel}"
         case "ResponseNorm":
             return f"norm over {layer.size} maps"
         case "SpatialNorm":

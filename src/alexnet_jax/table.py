@@ -11,6 +11,7 @@ Caffe and PyTorch count convolutions with the floor; a row can say so.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from math import prod
 from typing import Literal
 
@@ -312,3 +313,24 @@ def trace(network: Network, classes: int | None = None) -> Iterator[Traced]:
             fan_in,
             macs,
         )
+
+
+def differences(
+    one: Network, other: Network
+) -> Iterator[tuple[Row | None, Row | None]]:
+    """Align two tables by the names of their rows and yield the rows that differ.
+
+    Yields:
+        A row of each, in order; None where a table has no such row there. A row that
+        stands elsewhere in the other table comes twice, once alone on each side.
+    """
+    names = [[row.name for row in table.rows] for table in (one, other)]
+    matcher = SequenceMatcher(None, *names, autojunk=False)
+    for kind, start, end, other_start, other_end in matcher.get_opcodes():
+        ours, theirs = one.rows[start:end], other.rows[other_start:other_end]
+        if kind == "equal":
+            pairs = zip(ours, theirs, strict=True)
+            yield from ((row, twin) for row, twin in pairs if row != twin)
+        else:
+            yield from ((row, None) for row in ours)
+            yield from ((None, row) for row in theirs)
