@@ -14,6 +14,8 @@ from alexnet_jax.networks import network
 from alexnet_jax.predict import predict
 from alexnet_jax.table import Classifier, MaxPool, trace
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 TABLE = network("digits")
 
 
@@ -85,7 +87,7 @@ def test_both_towers_in_order_on_any_mesh(options, digits_run, whole, digits):
         np.testing.assert_allclose(found[name], rows, atol=1e-5 * scale, err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["code2012", "cifar-80sec"])
+@pytest.mark.parametrize("name", ["code2012", "caffe", "owt", "cifar-conv-local-11pct"])
 def test_the_large_networks_have_their_layers_by_shape(name):
     """Traced only: nothing is computed."""
     table = network(name)
@@ -98,7 +100,7 @@ def test_the_large_networks_have_their_layers_by_shape(name):
         run,
         jax.eval_shape(lambda: model.init(table, 7, jax.random.key(0))),
         augment.Preprocess(
-            *(shape(sides, np.float32) for sides in ((side, side, 3), (3, 3)))
+            *(shape(sides, np.float32) for sides in ((side, side, 3), (3, 3), (3,)))
         ),
         shape((4, side, side, 3), np.uint8),
     )

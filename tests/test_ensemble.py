@@ -15,7 +15,10 @@ from alexnet_jax.mesh import make_mesh
 from alexnet_jax.networks import network
 from alexnet_jax.predict import predict
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 TABLE = network("digits")
+SIZE = 120  # one batch size, few compilations
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def by_hand(probabilities, labels):
 
 @pytest.mark.parametrize("weights", [None, [1.0, 1.0], [1.0, 0.5], [0.0, 2.0]])
 def test_the_weighted_mean_of_probabilities(weights, members, split, table):
-    *_, found = ensemble.evaluate(members, split, weights=weights, batch_size=100)
+    *_, found = ensemble.evaluate(members, split, weights=weights, batch_size=SIZE)
     mean = np.average(table[0], axis=0, weights=weights)
     top1, top5, log_prob = by_hand(mean, table[1])
     assert found.result.images == 360
@@ -68,16 +71,16 @@ def test_the_weighted_mean_of_probabilities(weights, members, split, table):
 
 
 def test_a_weight_of_nothing_leaves_a_member_out(members, split):
-    *_, alone = evaluate(members[0].loaded, split, members[0].mesh)
-    *_, found = ensemble.evaluate(members, split, weights=[3.0, 0.0])
+    *_, alone = evaluate(members[0].loaded, split, members[0].mesh, batch_size=SIZE)
+    *_, found = ensemble.evaluate(members, split, weights=[3.0, 0.0], batch_size=SIZE)
     assert dataclasses.asdict(found.result) == pytest.approx(
         dataclasses.asdict(alone), rel=1e-5
     )
 
 
 def test_the_result_so_far(members, split):
-    so_far = list(ensemble.evaluate(members, split, batch_size=128))
-    assert [found.result.images for found in so_far] == [128, 256, 360]
+    so_far = list(ensemble.evaluate(members, split, batch_size=SIZE))
+    assert [found.result.images for found in so_far] == [120, 240, 360]
 
 
 def test_members_on_other_meshes_and_with_other_pictures(members, digits_run, split):
@@ -86,7 +89,7 @@ def test_members_on_other_meshes_and_with_other_pictures(members, digits_run, sp
     spread = Member(checkpoint.load(digits_run / "20", mesh), mesh)
     wide = make_mesh(TABLE, devices=2, towers=1)
     other = Member(checkpoint.load(digits_run / "60", wide), wide)
-    *_, whole = ensemble.evaluate(members, split)
+    *_, whole = ensemble.evaluate(members, split, batch_size=SIZE)
     *_, found = ensemble.evaluate([spread, other], split, batch_size=7)
     assert dataclasses.asdict(found.result) == pytest.approx(
         dataclasses.asdict(whole.result), rel=1e-4
@@ -99,7 +102,9 @@ def test_members_on_other_meshes_and_with_other_pictures(members, digits_run, sp
         meta=dataclasses.replace(loaded.meta, image_size=30),
         preprocess=loaded.preprocess._replace(mean=mean[1:-1, 1:-1]),
     )
-    *_, found = ensemble.evaluate([Member(small, members[0].mesh), members[1]], split)
+    *_, found = ensemble.evaluate(
+        [Member(small, members[0].mesh), members[1]], split, batch_size=SIZE
+    )
     assert found.result.images == 360
     assert found.result.log_prob != pytest.approx(whole.result.log_prob, rel=1e-4)
 
@@ -109,8 +114,8 @@ def test_classes_of_another_order_are_mapped(members, split):
     turned = ArraySource(
         "turned", names[::-1], split.images, 9 - split.labels, split.ids
     )
-    *_, whole = ensemble.evaluate(members, split)
-    *_, found = ensemble.evaluate(members, turned)
+    *_, whole = ensemble.evaluate(members, split, batch_size=SIZE)
+    *_, found = ensemble.evaluate(members, turned, batch_size=SIZE)
     assert found.result == whole.result
 
 
@@ -175,10 +180,10 @@ def test_the_search_is_that_of_2012(seed):
 def test_a_search_on_a_split(members, split, table, monkeypatch):
     """The last result is that of the weights found, over all images."""
     monkeypatch.setattr(ensemble, "_CHUNK", 100)
-    found = list(ensemble.evaluate(members, split, weights="search", batch_size=100))
-    assert [so_far.searching for so_far in found[:4]] == [False] * 4
-    assert all(so_far.searching for so_far in found[4:])
-    assert len(found) > 4
+    found = list(ensemble.evaluate(members, split, weights="search", batch_size=SIZE))
+    assert [so_far.searching for so_far in found[:3]] == [False] * 3
+    assert all(so_far.searching for so_far in found[3:])
+    assert len(found) > 3
     wanted, errors = released_search(table[0], table[1])
     assert found[-1].weights == pytest.approx(wanted)
     mean = np.average(table[0], axis=0, weights=wanted)

@@ -280,8 +280,8 @@ def _log_probs(
     size = math.lcm(*(padded(1, member.mesh) for member in members))
     size *= -(-batch_size // size)
     places = class_places(members[0].loaded, source)
-    runs = []
-    streams: dict[tuple[int, int], Iterator[Batch]] = {}
+    runs, wanted = [], []
+    streams: dict[tuple[int, int, str], Iterator[Batch]] = {}
     for loaded, mesh in members:
         meta, table = loaded.meta, find_network(loaded.meta.network)
         runs.append(
@@ -289,22 +289,22 @@ def _log_probs(
                 table, len(meta.classes), mesh, views=views, precision=meta.precision
             )
         )
-        square = (meta.image_size, table.channels)
-        if square not in streams:
-            streams[square] = data.eval_batches(
-                source, batch_size=size, image_size=square[0], channels=square[1]
+        wanted.append((meta.image_size, table.channels, meta.resize))
+        if wanted[-1] not in streams:
+            streams[wanted[-1]] = data.eval_batches(
+                source,
+                batch_size=size,
+                image_size=meta.image_size,
+                channels=table.channels,
+                resize=meta.resize,
             )
     pending = None
     for alike in zip(*streams.values(), strict=True):
         batches = dict(zip(streams, alike, strict=True))
         started = []
-        for (loaded, mesh), run in zip(members, runs, strict=True):
-            square = (
-                loaded.meta.image_size,
-                find_network(loaded.meta.network).channels,
-            )
-            batch = steps.put_batch(batches[square], mesh)
-            started.append(run(loaded.params, loaded.preprocess, batch.images))
+        for (loaded, mesh), run, which in zip(members, runs, wanted, strict=True):
+            images = steps.put_batch(batches[which], mesh).images
+            started.append(run(loaded.params, loaded.preprocess, images))
         if pending is not None:
             yield pending[0], np.stack(jax.device_get(pending[1]))
         (batch,) = relabelled(iter(alike[:1]), places)

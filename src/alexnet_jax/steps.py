@@ -306,9 +306,9 @@ def layers(
             inner = (None,) * (len(traced.outputs) - 1)
             specs[traced.row.name] = P("data", *inner, "tower")
 
-    def body(params, mean, images):
+    def body(params, preprocess, images):
         module = model.merge(graphdef, params)
-        (seen,) = augment.evaluation_views(images, mean, network.input_size, 1)
+        (seen,) = augment.evaluation_views(images, preprocess, network.input_size, 1)
         found: dict[str, Array] = {INPUT: seen}
         logits = module(seen, None, dtype=dtype, record=found)
         found[LOGITS] = logits
@@ -320,7 +320,7 @@ def layers(
         in_specs=(model.param_specs(network, classes), SHARED, BATCH),
         out_specs={name: specs[name] for name in names},
     )
-    return jax.jit(lambda params, prep, images: run(params, prep.mean, images))
+    return jax.jit(run)
 
 
 def row_names(network: Network) -> tuple[str, ...]:
