@@ -62,7 +62,10 @@ def fails(ran: Ran, *words: str) -> None:
 
 # --- help ---------------------------------------------------------------------------
 
-VERBS = ("train", "eval", "predict", "prepare", "describe", "recipes", "doctor")
+VERBS = (
+    *("train", "eval", "predict", "prepare", "describe", "recipes", "doctor"),
+    *("activations", "features"),
+)
 
 
 def test_help_loads_no_large_library() -> None:
@@ -153,6 +156,9 @@ def test_names_are_completed() -> None:
         (("predict", "x.png", "--top", "0"), "--top"),
         (("predict", "-", "-"), "- reads one picture from stdin: give it once"),
         (("prepare", "folder:x"), "Missing option '--out'"),
+        (("eval", "--weights", "much"), "--weights much: give numbers such as 1,0.5"),
+        (("activations", "x.png"), "Missing option '--out'"),
+        (("features", "x.png", "--out", "o"), "Missing option '--layer'"),
     ],
 )
 def test_wrong_usage_exits_2(
@@ -448,6 +454,51 @@ def test_eval_of_another_split(alexnet: Alexnet, digits_run: Path) -> None:
     assert "a test split" not in alexnet("eval", *options).err
 
 
+def test_eval_of_an_ensemble(alexnet: Alexnet, digits_run: Path) -> None:
+    steps = [digits_run / "checkpoints" / step for step in ("20", "60")]
+    options = ("--ckpt", steps[0], "--ckpt", steps[1], "--devices", 1)
+    record = json.loads(alexnet("eval", *options, "--json").out)
+    assert record["images"] == 360
+    assert record["checkpoints"] == list(map(str, steps))
+    assert record["weights"] == [1, 1]
+    assert "weights_found_on" not in record
+    searched = json.loads(
+        alexnet("eval", *options, "--weights", "search", "--json").out
+    )
+    assert searched["weights_found_on"] == "digits test"
+    assert searched["top5_error"] <= record["top5_error"]
+    found = ",".join(map(str, searched["weights"]))
+    again = json.loads(alexnet("eval", *options, "--weights", found, "--json").out)
+    assert again["top1_error"] == pytest.approx(searched["top1_error"])
+    ran = alexnet("eval", *options, "--weights", "search")
+    assert ran.code == 0
+    assert "these figures are optimistic; on another split: --weights " in ran.err
+    assert "(step 20, weight " in ran.out
+
+
+def test_eval_of_some_classes(
+    alexnet: Alexnet, digits_run: Path, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    (sample,) = (digits_run / "samples").glob("*-3.png")
+    for split in ("train", "val"):
+        for name in ("3", "8"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            Image.open(sample).save(folder / "a.png")
+    options = ("--ckpt", digits_run, "--devices", 1, "--data", "folder:photos")
+    ran = alexnet("eval", *options)
+    assert ran.code == 0
+    assert "2 of folder:" in ran.out
+    assert "photos val, 1 view each; 2 of 10 classes" in ran.out
+    (told,) = json.loads(
+        alexnet("predict", sample, *options[:4], "--format", "json").out
+    )
+    is_three = told["predictions"][0]["class"] == 3
+    assert ("50.00% (1 wrong)" in ran.out) == is_three
+
+
 def test_eval_refuses(alexnet: Alexnet, digits_run: Path, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -457,7 +508,11 @@ def test_eval_refuses(alexnet: Alexnet, digits_run: Path, tmp_path: Path) -> Non
             folder.mkdir(parents=True)
             Image.new("RGB", (40, 40)).save(folder / "a.png")
     eval_ = ("eval", "--ckpt", digits_run, "--devices", 1)
-    fails(alexnet(*eval_, "--data", "folder:photos"), "has 2 classes", " 10;")
+    ran = alexnet(*eval_, "--data", "folder:photos")
+    fails(ran, "has 2 classes that the checkpoint", "does not know: cat, dog; it knows")
+    fails(alexnet(*eval_, "--weights", "1"), "--weights 1: give two checkpoints to w")
+    ran = alexnet(*eval_, "--ckpt", digits_run / "20", "--weights", "1,1,1")
+    fails(ran, "--weights 1,1,1: 3 given for 2 checkpoints; give one each, in order")
     fails(alexnet(*eval_, "--views", "10"), "--views 10: this checkpoint allows 1;")
     fails(alexnet(*eval_, "--eval-split", "val"), "digits has no split 'val'")
     fails(alexnet("eval", "--ckpt", digits_run / "40000"), "it does not exist")
@@ -481,6 +536,54 @@ def test_damaged_checkpoints(
     fails(alexnet("eval", "--ckpt", step), "is damaged", "use another step")
     assert alexnet("eval", "--ckpt", run / "40", "--devices", 1).code == 0
     gc.collect()  # Orbax leaves coroutines behind that nothing awaits
+
+
+# --- activations, features ----------------------------------------------------------
+
+
+def test_activations(alexnet: Alexnet, digits_run: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    sample = sorted((digits_run / "samples").iterdir())[0]
+    options = ("--ckpt", digits_run, "--devices", 1)
+    ran = alexnet("activations", sample, "--out", "x.npz", *options)
+    assert ran.code == 0
+    shown = dict(line.split() for line in ran.out.splitlines()[1:])
+    with np.load(tmp_path / "x.npz") as file:
+        shapes = {name: "×".join(map(str, file[name].shape)) for name in file}
+    assert shown == shapes
+    assert (shapes["input"], shapes["logits"]) == ("1×28×28×1", "1×10")
+    (tmp_path / "bad.png").write_text("no picture")
+    fails(alexnet("activations", "bad.png", "--out", "y.npz", *options), "bad.png")
+    ran = alexnet("activations", sample, "--out", tmp_path, *options)
+    fails(ran, "is a folder; name a file")
+    assert not (tmp_path / "y.npz").exists()
+
+
+def test_features(alexnet: Alexnet, digits_run: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    samples = sorted((digits_run / "samples").iterdir())
+    options = ("--ckpt", digits_run, "--devices", 1, "--layer")
+    ran = alexnet("features", samples[0].parent, "--out", "x.npz", *options, "fc4")
+    assert ran.code == 0
+    assert "features    10×128" in ran.out
+    (tmp_path / "bad.png").write_text("no picture")
+    inputs = (samples[3], "bad.png", samples[1])
+    ran = alexnet("features", *inputs, "--out", "y.npz", *options, "pool1")
+    assert ran.code == 1
+    assert "bad.png: " in ran.err
+    assert "1 of 3 inputs could not be read" in ran.err
+    with np.load(tmp_path / "y.npz") as file:
+        assert file["images"].tolist() == [str(samples[3]), str(samples[1])]
+        assert file["features"].shape[0] == 2
+        assert file["features"].ndim == 4
+    ran = alexnet("features", "bad.png", "--out", "z.npz", *options, "fc4")
+    assert ran.code == 1
+    assert "none of 1 inputs could be read; nothing is written" in ran.err
+    ran = alexnet("features", *inputs, "--out", "z.npz", *options, "fc9")
+    fails(ran, "--layer fc9: digits has no such layer; it has input, conv1")
+    assert not (tmp_path / "z.npz").exists()
 
 
 # --- prepare ------------------------------------------------------------------------

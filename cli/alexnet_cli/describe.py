@@ -200,7 +200,10 @@ def _side_by_side(row: "Row | None", twin: "Row | None") -> tuple[str, str, str]
 
 
 def _of_checkpoint(meta: "Meta", path: Path) -> list[tuple[str, str]]:
-    shown = ", ".join(meta.classes[:10]) + (", ..." if len(meta.classes) > 10 else "")
+    from alexnet_jax.classes import readable
+
+    names = ", ".join(readable(meta.classes[:10]))
+    shown = names + (", ..." if len(meta.classes) > 10 else "")
     rows = [
         ("checkpoint", view.short(path)),
         ("step", f"{meta.step:,} of {meta.total_steps:,} (epoch {meta.epoch:.1f})"),

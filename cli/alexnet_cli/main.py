@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from alexnet_cli import options, runtime
+from alexnet_cli.activations import activations, features
 from alexnet_cli.bench import bench
 from alexnet_cli.describe import describe
 from alexnet_cli.doctor import doctor
@@ -35,6 +36,8 @@ app.command(cls=Verb)(describe)
 app.command(cls=Verb)(recipes)
 app.command(cls=Verb)(doctor)
 app.command(cls=Verb)(bench)
+app.command(cls=Verb)(activations)
+app.command(cls=Verb)(features)
 
 
 def _print_version(wanted: bool) -> None:

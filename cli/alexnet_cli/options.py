@@ -125,6 +125,26 @@ Ckpt = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Ckpts = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--ckpt",
+        metavar="PATH",
+        help="A run directory (its best checkpoint, else its last), or a step in one; "
+        "several are an ensemble.",
+        show_default="the newest run in ./runs",
+        rich_help_panel=RUN,
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="W,W|search",
+        help="Of an ensemble's checkpoints. search: those best on this very split.",
+        show_default="equal",
+        rich_help_panel=RUN,
+    ),
+]
 Views = Annotated[
     int | None,
     typer.Option(

@@ -82,6 +82,7 @@ def predict(
     runtime.set_up()
     from alexnet_jax import checkpoint
     from alexnet_jax import predict as prediction
+    from alexnet_jax.classes import readable
     from alexnet_jax.mesh import make_mesh
     from alexnet_jax.networks import network
 
@@ -101,7 +102,8 @@ def predict(
     )
     columns = None
     if len(files) >= MANY:
-        columns = (max(map(len, files)), max(map(len, names or loaded.meta.classes)))
+        shown = names or readable(loaded.meta.classes)
+        columns = (max(map(len, files)), max(map(len, shown)))
     failed = sum(_write(_named(answers, files), form, columns))
     if failed:
         view.warn(f"{failed} of {len(files)} inputs could not be read")
@@ -157,10 +159,12 @@ def _write(
 def _record(answer: "Answer") -> dict[str, Any]:
     if answer.error is not None:
         return {"image": answer.image, "error": answer.error}
-    predictions = [
-        {"label": guess.label, "class": guess.index, "probability": guess.probability}
-        for guess in answer.guesses
-    ]
+    predictions = []
+    for guess in answer.guesses:
+        record = {"label": guess.label, "class": guess.index}
+        if guess.wordnet_id is not None:
+            record["wordnet_id"] = guess.wordnet_id
+        predictions.append({**record, "probability": guess.probability})
     return {"image": answer.image, "predictions": predictions}
 
 

@@ -5,7 +5,7 @@ random draws are made outside it, in global shapes, addressed by (seed, purpose,
 step), so that one seed gives one run on any mesh and after any resume.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, cast
 
@@ -23,9 +23,12 @@ from alexnet_jax.config import Recipe
 from alexnet_jax.data.records import Batch
 from alexnet_jax.mesh import BATCH, SHARED, shardings
 from alexnet_jax.metrics import Scores
-from alexnet_jax.table import Network, trace
+from alexnet_jax.table import Classifier, Network, trace
 
 DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
+
+INPUT, LOGITS = "input", "logits"
+"""What the network sees and what it says, among the names of its rows."""
 
 
 class Purpose(IntEnum):
@@ -274,3 +277,53 @@ def eval_step(
         return metrics.score(predict(params, preprocess, images), labels, mask)
 
     return jax.jit(step, out_shardings=NamedSharding(mesh, SHARED))
+
+
+def layers(
+    network: Network, classes: int, mesh: Mesh, *, names: Sequence[str], precision: str
+) -> Callable[[model.Params, Preprocess, Array], dict[str, Float[Array, "batch ..."]]]:
+    """Compile the outputs of some rows for the centre view.
+
+    Args:
+        network: the table.
+        classes: logits of the classifier.
+        mesh: the devices.
+        names: of the rows; ``INPUT`` for what the first one sees, ``LOGITS`` for the
+            classifier's.
+        precision: ``f32`` or ``bf16``.
+
+    Returns:
+        A function of parameters, preprocessing and ``u8[B, S, S, C]`` that gives
+        ``f32[B, H, W, C]`` or ``f32[B, units]`` of each, both towers in tower order.
+    """
+    graphdef = model.graph(network, classes)
+    dtype = DTYPES[precision]
+    specs = {INPUT: BATCH}
+    for traced in trace(network, classes):
+        if isinstance(traced.row, Classifier):
+            specs[LOGITS] = BATCH  # the same on both towers
+        else:
+            inner = (None,) * (len(traced.outputs) - 1)
+            specs[traced.row.name] = P("data", *inner, "tower")
+
+    def body(params, preprocess, images):
+        module = model.merge(graphdef, params)
+        (seen,) = augment.evaluation_views(images, preprocess, network.input_size, 1)
+        found: dict[str, Array] = {INPUT: seen}
+        logits = module(seen, None, dtype=dtype, record=found)
+        found[LOGITS] = logits
+        return {name: found[name].astype(jnp.float32) for name in names}
+
+    run = jax.shard_map(
+        body,
+        mesh=mesh,
+        in_specs=(model.param_specs(network, classes), SHARED, BATCH),
+        out_specs={name: specs[name] for name in names},
+    )
+    return jax.jit(run)
+
+
+def row_names(network: Network) -> tuple[str, ...]:
+    """Return what ``layers`` has names for, in the order of the rows."""
+    rows = (LOGITS if isinstance(row, Classifier) else row.name for row in network.rows)
+    return (INPUT, *rows)
