@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli import options, runtime
+from alexnet_cli import options, runtime, watch
 from alexnet_cli.bench import bench
 from alexnet_cli.describe import describe
 from alexnet_cli.doctor import doctor
@@ -74,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; those of the process when None.
     """
+    runtime.arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if watch.is_worker():
+        watch.become_worker()
     try:
         app(arguments, prog_name="alexnet")
     except SystemExit as ending:
@@ -81,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         _leave(130)
     except Exception as error:
+        if watch.is_worker():
+            watch.await_the_cause(error)
         if options.debugging():
             raise
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
@@ -88,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from alexnet_cli import view
 
         view.error(_explain(error))
+        if watch.is_worker() and not getattr(error, "everywhere", False):
+            watch.leave_at_once(1)
         _leave(1)
 
 

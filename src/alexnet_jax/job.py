@@ -1,9 +1,12 @@
 """A run before it begins: its devices, its data, its length, and what it will take."""
 
+import contextlib
 import dataclasses
+import hashlib
 import math
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,16 +15,18 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import augment, data, rundir, steps
+from alexnet_jax import augment, data, hosts, recipes, rundir, steps
 from alexnet_jax.augment import Preprocess
 from alexnet_jax.config import PlateauSchedule, Recipe
-from alexnet_jax.data.records import Batch, Dataset
+from alexnet_jax.data.records import Batch, Dataset, Source
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.events import Planned
 from alexnet_jax.mesh import check_batch, make_mesh
 from alexnet_jax.mesh import describe as describe_mesh
 from alexnet_jax.networks import network as find_network
 from alexnet_jax.table import Network, trace
+
+PROBES = 16  # records by which two copies of a split are compared
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,42 @@ def plan_job(recipe: Recipe, devices: int | None, towers: int | None) -> Job:
     return Job(recipe, table, mesh, dataset, total)
 
 
+def facts(job: Job) -> dict[str, Any]:
+    """Return what all processes of a run must have alike, by name.
+
+    Where data lies may differ from host to host; some of its pictures are compared.
+    """
+    values = recipes.flat(job.recipe)
+    values.pop("data.dir", None)
+    values["devices"] = describe_mesh(job.mesh)
+    for split in (job.dataset.train, job.dataset.eval):
+        values[f"images in {split.name}"] = len(split)
+        values[f"classes of {split.name}"] = list(split.classes)
+        values[f"pictures of {split.name} with checksum"] = _checksum(split)
+    for package in ("alexnet-jax", "jax", "jaxlib"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            values[package] = metadata.version(package)
+    return values
+
+
+def _checksum(source: Source) -> str:
+    """Return a checksum over a few evenly spaced records."""
+    digest = hashlib.blake2b(digest_size=8)
+    for place in range(PROBES if len(source) else 0):
+        record = source[place * len(source) // PROBES]
+        image = record.image
+        digest.update(image if isinstance(image, bytes) else image.tobytes())
+        digest.update(str(record.label).encode())
+    return digest.hexdigest()
+
+
 def in_memory(job: Job) -> Job:
-    """Return the job with its small splits decoded, once and for all."""
+    """Return the job with its small splits decoded, once and for all.
+
+    One of several processes leaves them as they are: it reads its own records only.
+    """
+    if hosts.count() > 1:
+        return job
     pixels = job.recipe.data.image_size, job.network.channels, job.recipe.data.resize
     dataset = dataclasses.replace(
         job.dataset,
@@ -100,14 +139,30 @@ def in_memory(job: Job) -> Job:
 
 
 def measure(job: Job) -> Preprocess:
-    """Take the training set's statistics from its store, or compute them."""
+    """Take the training set's statistics from its store, or compute them.
+
+    Of several processes each counts a share of the pictures; the sums are exact.
+    """
     statistics, channels = job.dataset.statistics, job.network.channels
     # A store's are of colours; a network that reads grey needs its own.
     if statistics is None or statistics.mean.shape[-1] != channels:
         config = job.recipe.data
-        statistics = data.compute(
-            job.dataset.train, config.image_size, channels, config.resize
+        mine = hosts.together(
+            lambda: data.measure_part(
+                job.dataset.train,
+                config.image_size,
+                channels,
+                config.resize,
+                part=jax.process_index(),
+                parts=hosts.count(),
+            )
         )
+        total = data.Accumulator(config.image_size, channels)
+        for share in hosts.gather_bytes(mine.to_bytes()):
+            total.merge(
+                data.Accumulator.from_bytes(share, config.image_size, channels)
+            )
+        statistics = total.statistics()
     return augment.preprocess(statistics.mean, statistics.covariance)
 
 

@@ -41,8 +41,9 @@ def make_mesh(
     available = jax.devices() if available is None else available
     count = len(available) if devices is None else devices
     if not 1 <= count <= len(available):
+        owner = "this machine has" if jax.process_count() == 1 else "all hosts have"
         raise ConfigError(
-            f"--devices {count}: this machine has {len(available)} "
+            f"--devices {count}: {owner} {len(available)} "
             f"({available[0].platform}); use 1 to {len(available)}"
         )
     if towers is None:
@@ -59,6 +60,13 @@ def make_mesh(
             f"--towers 2 needs an even number of devices, not {count}; "
             f"use {choice}--towers 1"
         )
+    idle = {device.process_index for device in available}
+    idle -= {device.process_index for device in available[:count]}
+    if idle:
+        raise ConfigError(
+            f"--devices {count} leaves process {min(idle)} without one; leave "
+            "--devices out, or start fewer processes"
+        )
     grid = np.asarray(available[:count]).reshape(count // towers, towers)
     return Mesh(grid, ("data", "tower"), axis_types=(AxisType.Auto,) * 2)
 
@@ -68,7 +76,12 @@ def describe(mesh: Mesh) -> str:
     data, towers = mesh.devices.shape
     kind = mesh.devices.flat[0].device_kind
     split = "one tower on each of two devices" if towers == 2 else "towers together"
-    return f"{mesh.size} device{'s' * (mesh.size > 1)} ({kind}): {data} x data, {split}"
+    processes = len({device.process_index for device in mesh.devices.flat})
+    where = f" of {processes} processes" if processes > 1 else ""
+    return (
+        f"{mesh.size} device{'s' * (mesh.size > 1)} ({kind}){where}: "
+        f"{data} x data, {split}"
+    )
 
 
 def check_batch(mesh: Mesh, batch_size: int) -> None:

@@ -107,9 +107,19 @@ def create_state(
     return make()
 
 
+def own_rows(mesh: Mesh, batch_size: int) -> range:
+    """Return the rows of a global batch that this process's devices hold."""
+    where = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,))
+    rows = {rows.indices(batch_size)[:2] for (rows,) in where.values()}  # type: ignore[union-attr, misc]
+    return range(min(start for start, _ in rows), max(stop for _, stop in rows))
+
+
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Start moving a host batch to the devices of ``mesh``."""
-    return Batch(*jax.device_put(tuple(batch), NamedSharding(mesh, BATCH)))
+    """Start moving a host batch, this process's rows of it, to the devices."""
+    where = NamedSharding(mesh, BATCH)
+    if jax.process_count() == 1:
+        return Batch(*jax.device_put(tuple(batch), where))
+    return Batch(*(jax.make_array_from_process_local_data(where, x) for x in batch))
 
 
 def train_step(
