@@ -14,6 +14,7 @@ from alexnet_cli.describe import describe
 from alexnet_cli.doctor import doctor
 from alexnet_cli.evaluate import evaluate
 from alexnet_cli.helping import Verb, Verbs
+from alexnet_cli.mesh import mesh
 from alexnet_cli.predict import predict
 from alexnet_cli.prepare import prepare
 from alexnet_cli.recipes import recipes
@@ -34,6 +35,7 @@ app.command(cls=Verb)(prepare)
 app.command(cls=Verb)(describe)
 app.command(cls=Verb)(recipes)
 app.command(cls=Verb)(doctor)
+app.command(cls=Verb)(mesh)
 app.command(cls=Verb)(bench)
 
 

@@ -116,6 +116,14 @@ Towers = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+Hybrid = Annotated[
+    bool,
+    typer.Option(
+        "--hybrid",
+        help="One-tower networks: divide the fully connected layers over the devices.",
+        rich_help_panel=MACHINE,
+    ),
+]
 Coordinator = Annotated[
     str | None,
     typer.Option(

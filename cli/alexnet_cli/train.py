@@ -107,6 +107,7 @@ def train(
     ] = None,
     devices: options.Devices = None,
     towers: options.Towers = None,
+    hybrid: options.Hybrid = False,
     precision: options.Precision = None,
     coordinator: options.Coordinator = None,
     processes: options.Processes = None,
@@ -179,7 +180,7 @@ def train(
     }
     names = [name.strip() for name in (freeze or "").split(",")]
     flags |= {f"schedule.freeze.{name}": 0 for name in names if name}
-    machine = {"devices": devices, "towers": towers}
+    machine: dict[str, Any] = {"devices": devices, "towers": towers, "hybrid": hybrid}
     again = {**machine, "steps": steps, **many}
     stop = interrupt.Together() if watch.is_worker() else interrupt.Stop()
     where = None
@@ -238,7 +239,11 @@ def _go_on(where: Path, options: Mapping[str, int | str | None]) -> str:
     """Return the command that continues a run, with what the run does not store."""
     words = ["alexnet", "train", "--resume", "--run-dir", view.short(where)]
     for name, value in options.items():
-        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
     return f"  {shlex.join(words)}"
 
 

@@ -360,6 +360,7 @@ class Training(Progress):
              f"test, {event.classes:,} classes"),
             ("network", f"{event.parameters:,} parameters"),
             ("devices", event.mesh),
+            ("rates", event.rates),
             ("length", length),
             ("run", short(event.run_dir)),
         ]  # fmt: skip

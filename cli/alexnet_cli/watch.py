@@ -211,8 +211,9 @@ def await_the_cause(error: BaseException) -> None:
     """
     from alexnet_jax.hosts import HEARTBEAT_SECONDS
 
-    cause: BaseException | None = error
-    while cause is not None:
+    cause, seen = error, set[int]()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))  # an error that is raised again is its own cause
         if type(cause).__name__ == "JaxRuntimeError":
             if "RESOURCE_EXHAUSTED" not in str(cause):
                 time.sleep(HEARTBEAT_SECONDS + 15)

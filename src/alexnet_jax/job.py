@@ -23,6 +23,7 @@ from alexnet_jax.errors import ConfigError
 from alexnet_jax.events import Planned
 from alexnet_jax.mesh import check_batch, make_mesh
 from alexnet_jax.mesh import describe as describe_mesh
+from alexnet_jax.mesh import hybrid as divide_dense
 from alexnet_jax.networks import network as find_network
 from alexnet_jax.table import Network, trace
 
@@ -55,6 +56,11 @@ class Job:
         return min(self.total_steps, self.recipe.run.steps or self.total_steps)
 
     @property
+    def devices(self) -> str:
+        """How the devices are used, in one line."""
+        return describe_mesh(self.mesh, hybrid=self.network.hybrid)
+
+    @property
     def parameters(self) -> int:
         """Count of weights and biases."""
         return sum(t.parameters for t in trace(self.network, self.classes))
@@ -71,7 +77,9 @@ class Job:
         return step == self.total_steps or times(step) > times(step - 1)
 
 
-def plan_job(recipe: Recipe, devices: int | None, towers: int | None) -> Job:
+def plan_job(
+    recipe: Recipe, devices: int | None, towers: int | None, hybrid: bool = False
+) -> Job:
     """Find the devices and the data of a run, and check that they fit.
 
     Raises:
@@ -80,7 +88,9 @@ def plan_job(recipe: Recipe, devices: int | None, towers: int | None) -> Job:
     """
     table = find_network(recipe.network)
     mesh = make_mesh(table, devices=devices, towers=towers)
-    check_batch(mesh, recipe.optimizer.batch_size)
+    if hybrid:
+        table = divide_dense(table, mesh.shape["data"])
+    check_batch(mesh, recipe.optimizer.batch_size, recipe.run.accumulate)
     dataset = data.open_dataset(recipe.data)
     if isinstance(recipe.schedule, PlateauSchedule) and dataset.eval_role == "test":
         raise ConfigError(
@@ -100,7 +110,7 @@ def facts(job: Job) -> dict[str, Any]:
     """
     values = recipes.flat(job.recipe)
     values.pop("data.dir", None)
-    values["devices"] = describe_mesh(job.mesh)
+    values["devices"] = job.devices
     for split in (job.dataset.train, job.dataset.eval):
         values[f"images in {split.name}"] = len(split)
         values[f"classes of {split.name}"] = list(split.classes)
@@ -159,9 +169,7 @@ def measure(job: Job) -> Preprocess:
         )
         total = data.Accumulator(config.image_size, channels)
         for share in hosts.gather_bytes(mine.to_bytes()):
-            total.merge(
-                data.Accumulator.from_bytes(share, config.image_size, channels)
-            )
+            total.merge(data.Accumulator.from_bytes(share, config.image_size, channels))
         statistics = total.statistics()
     return augment.preprocess(statistics.mean, statistics.covariance)
 
@@ -201,13 +209,14 @@ def dry_run(
     *,
     devices: int | None = None,
     towers: int | None = None,
+    hybrid: bool = False,
 ) -> Planned:
     """Say what a run would take; reads the first batch, compiles, trains nothing.
 
     Raises:
         AlexNetError: the run could not start.
     """
-    job = plan_job(recipe, devices, towers)
+    job = plan_job(recipe, devices, towers, hybrid)
     batches = data.train_batches(
         job.dataset.train,
         batch_size=recipe.optimizer.batch_size,
@@ -228,7 +237,7 @@ def dry_run(
     )
     keep = recipe.run.keep + (job.dataset.eval_role == "validation")
     return Planned(
-        mesh=describe_mesh(job.mesh),
+        mesh=job.devices,
         parameters=job.parameters,
         device_bytes=used,
         checkpoint_bytes=2 * 4 * job.parameters,  # weights and velocities, float32

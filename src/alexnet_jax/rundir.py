@@ -21,8 +21,9 @@ from alexnet_jax.config import Recipe
 from alexnet_jax.errors import CheckpointError, ConfigError
 from alexnet_jax.events import Evaluated, StepDone
 
-RESUMABLE = {"run.steps", "data.dir"}
-"""What may differ when a run goes on: where it stops, and where its data lies."""
+RESUMABLE = {"run.steps", "run.accumulate", "data.dir"}
+"""What may differ when a run goes on: where it stops, how many images are computed at
+once, and where its data lies."""
 
 
 _SEEN_SECONDS = 10  # within which a shared folder shows everybody a new file

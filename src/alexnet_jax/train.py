@@ -38,7 +38,6 @@ from alexnet_jax.events import (
     StepDone,
 )
 from alexnet_jax.job import Job, compile_step, facts, in_memory, measure, plan_job
-from alexnet_jax.mesh import describe as describe_mesh
 from alexnet_jax.meter import Meter
 from alexnet_jax.model import Params
 from alexnet_jax.optim import Plateau
@@ -55,6 +54,7 @@ def fit(
     resume: bool = False,
     devices: int | None = None,
     towers: int | None = None,
+    hybrid: bool = False,
     stop: Callable[[], bool] = lambda: False,
     profile: bool = False,
 ) -> Generator[Event, None, None]:
@@ -69,6 +69,8 @@ def fit(
         resume: continue from the last good checkpoint in ``run_dir``.
         devices: how many to use; all when None.
         towers: devices that one network is split over; see ``mesh.make_mesh``.
+        hybrid: divide the fully connected layers of a one-tower network over the
+            devices; see ``mesh.hybrid``.
         stop: asked after each step; True saves a checkpoint and ends the run. On
             several processes it must be True on all at once; see ``hosts.stopping``.
         profile: write a JAX trace of a few steps to ``run_dir/profile``.
@@ -81,7 +83,7 @@ def fit(
     """
     began = time.monotonic()
     run_dir = Path(run_dir).expanduser()
-    job = hosts.together(lambda: plan_job(recipe, devices, towers))
+    job = hosts.together(lambda: plan_job(recipe, devices, towers, hybrid))
     if hosts.count() > 1:
         hosts.check_same(hosts.together(lambda: facts(job)))
     if not resume:
@@ -138,7 +140,8 @@ def _fit(
         total_steps=job.total_steps,
         end_step=end,
         steps_per_epoch=job.steps_per_epoch,
-        mesh=describe_mesh(mesh),
+        mesh=job.devices,
+        rates=optim.describe(recipe.optimizer),
         train_images=len(job.dataset.train),
         eval_images=len(job.dataset.eval),
         classes=job.classes,
