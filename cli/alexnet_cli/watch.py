@@ -172,7 +172,8 @@ def _explain(number: int, printed: str, known: Mapping[str, Any], among: str) ->
         return f"{named('0')}, the coordinator, died or cannot be reached; {go_on}"
     if number == signal.SIGKILL:
         return f"{among} was killed (SIGKILL), perhaps for want of memory; {go_on}"
-    last = [line for line in printed.splitlines() if not line.startswith("    @")]
+    lines = re.sub(r"(?m)^[IWEF]\d{4} .*?\] ", "", printed).splitlines()
+    last = [line for line in lines if not line.startswith(("    @", "***"))]
     return (
         f"{among} was ended by {signal.Signals(number).name}; {go_on} "
         f"({' '.join(last[-1:])[:200] or 'it said nothing'}; --debug shows all)"

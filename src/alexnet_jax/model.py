@@ -131,10 +131,11 @@ class AlexNet(nnx.Module):
                         xs = _apart(xs, local_towers)
                         units = _join([x.reshape(len(x), -1) for x in xs])
                         logits = units @ kernel
-                        logits = lax.psum(logits.astype(jnp.float32), "tower")
+                        wide = jnp.promote_types(dtype, jnp.float32)
+                        logits = lax.psum(logits.astype(wide), "tower")
                         if pooled:  # sum over the units, back to one's own images
                             logits = lax.psum_scatter(logits, "data", tiled=True)
-                        xs = [logits + bias.astype(jnp.float32)]
+                        xs = [logits + bias.astype(wide)]
                     case ResponseNorm() if pair and row.reads == "both":
                         xs = [_own_half(_normalize(row, _both(xs), towers=1))]
                     case ResponseNorm():

@@ -158,7 +158,7 @@ def train_step(
         log_probs = jax.nn.log_softmax(logits)
         scores = metrics.score(log_probs, batch.labels, batch.mask)
         # Counts travel as float32 (exact up to 16 million) in the gradients' message.
-        scores = jax.tree.map(lambda total: total.astype(jnp.float32), scores)
+        scores = jax.tree.map(lambda total: total.astype(logits.dtype), scores)
         return -scores.log_prob.total / batch_size, scores
 
     def body(params, batch, draws, masks, preprocess):
@@ -170,20 +170,23 @@ def train_step(
 
         parts = recipe.run.accumulate
         if parts == 1:
-            found = differentiate(batch, draws, masks)
+            gradients, scores = differentiate(batch, draws, masks)
         else:
-            zero = jnp.zeros_like(batch.labels[0], jnp.float32)
+            wide = jnp.promote_types(dtype, jnp.float32)
+            zero = jnp.zeros_like(batch.labels[0], wide)
             nothing = (
                 jax.tree.map(jnp.zeros_like, own),
                 jax.tree.map(lambda _: zero, Scores.empty()),
             )
-            found = _in_parts(differentiate, parts, nothing, batch, draws, masks)
-        return _add_up(*found, specs)
+            gradients, scores = _in_parts(
+                differentiate, parts, nothing, batch, draws, masks
+            )
+        return _add_up(gradients, scores, specs)
 
     draws_spec = augment.Draws(corner=BATCH, flip=BATCH, noise=BATCH, scale=SHARED)
     masks_spec = model.mask_specs(network)
     specs = model.param_specs(network, classes)
-    differentiate = jax.shard_map(
+    differentiate_all = jax.shard_map(
         body,
         mesh=mesh,
         in_specs=(
@@ -220,7 +223,9 @@ def train_step(
         )
         draws = lax.with_sharding_constraint(draws, shardings(mesh, draws_spec))
         masks = lax.with_sharding_constraint(masks, shardings(mesh, masks_spec))
-        gradients, scores = differentiate(state.params, batch, draws, masks, preprocess)
+        gradients, scores = differentiate_all(
+            state.params, batch, draws, masks, preprocess
+        )
         updates, opt_state = rule.update(
             gradients, state.opt_state, state.params, rates=now
         )
@@ -255,8 +260,8 @@ def _in_parts(
         return jnp.moveaxis(x, 1, 0).reshape(parts, devices * own // parts, *rest)
 
     def of_part(part: Any) -> Any:
-        batch, drawn, masks = part
-        return work(batch, augment.Draws(*drawn, draws.scale), masks)
+        batch, (corner, flip, noise), masks = part
+        return work(batch, augment.Draws(corner, flip, noise, draws.scale), masks)
 
     def add(sums: Any, part: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, sums, of_part(part)), None
