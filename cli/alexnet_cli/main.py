@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli import options, runtime
+from alexnet_cli import options, runtime, watch
 from alexnet_cli.activations import activations, features
 from alexnet_cli.bench import bench
 from alexnet_cli.describe import describe
 from alexnet_cli.doctor import doctor
 from alexnet_cli.evaluate import evaluate
 from alexnet_cli.helping import Verb, Verbs
+from alexnet_cli.mesh import mesh
 from alexnet_cli.predict import predict
 from alexnet_cli.prepare import prepare
 from alexnet_cli.recipes import recipes
@@ -35,6 +36,7 @@ app.command(cls=Verb)(prepare)
 app.command(cls=Verb)(describe)
 app.command(cls=Verb)(recipes)
 app.command(cls=Verb)(doctor)
+app.command(cls=Verb)(mesh)
 app.command(cls=Verb)(bench)
 app.command(cls=Verb)(activations)
 app.command(cls=Verb)(features)
@@ -77,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; those of the process when None.
     """
+    runtime.arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if watch.is_worker():
+        watch.become_worker()
     try:
         app(arguments, prog_name="alexnet")
     except SystemExit as ending:
@@ -84,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         _leave(130)
     except Exception as error:
+        if watch.is_worker():
+            watch.await_the_cause(error)
         if options.debugging():
             raise
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
@@ -91,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from alexnet_cli import view
 
         view.error(_explain(error))
+        if watch.is_worker() and not getattr(error, "everywhere", False):
+            watch.leave_at_once(1)
         _leave(1)
 
 

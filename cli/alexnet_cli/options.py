@@ -9,6 +9,7 @@ import typer
 DATA = "Data"
 RUN = "Run"
 MACHINE = "Machine"
+HOSTS = "Many hosts"
 OUTPUT = "Output"
 
 _debugging = False
@@ -113,6 +114,48 @@ Towers = Annotated[
         help="Devices that hold one network: 2 puts a tower on each, as in the paper.",
         show_default="2 where they come in pairs",
         rich_help_panel=MACHINE,
+    ),
+]
+Hybrid = Annotated[
+    bool,
+    typer.Option(
+        "--hybrid",
+        help="One-tower networks: divide the fully connected layers over the devices.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Coordinator = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Where process 0 of several is; the port must be free there.",
+        show_default="asked of SLURM, Open MPI or Kubernetes",
+        rich_help_panel=HOSTS,
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        metavar="P",
+        help="How many processes the run has.",
+        rich_help_panel=HOSTS,
+    ),
+]
+ProcessId = Annotated[
+    int | None,
+    typer.Option(
+        metavar="I",
+        help="Which one this is, from 0; each is started alike but for this.",
+        rich_help_panel=HOSTS,
+    ),
+]
+Wait = Annotated[
+    int,
+    typer.Option(
+        metavar="SECONDS",
+        min=1,
+        help="For the coordinator, and for the other processes.",
+        rich_help_panel=HOSTS,
     ),
 ]
 Ckpt = Annotated[

@@ -36,9 +36,20 @@ def _console_of(stream: TextIO) -> Console:
     return Console(file=stream, highlight=False, markup=False, emoji=False)
 
 
+_errors: TextIO | None = None
+
+
+def only_errors() -> None:
+    """Print nothing from here on but errors: another process of the run prints."""
+    global _errors
+    _errors = sys.stderr
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
 def error(text: str) -> None:
     """Print one red line."""
-    _say(Text.assemble(("error: ", "bold red"), (text, "red")))
+    line = Text.assemble(("error: ", "bold red"), (text, "red"))
+    _console_of(_errors or sys.stderr).print(line, soft_wrap=True)
 
 
 def warn(text: str) -> None:
@@ -354,6 +365,7 @@ class Training(Progress):
              f"test, {event.classes:,} classes"),
             ("network", f"{event.parameters:,} parameters"),
             ("devices", event.mesh),
+            ("rates", event.rates),
             ("length", length),
             ("run", short(event.run_dir)),
         ]  # fmt: skip

@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from orbax.checkpoint import v1 as ocp
 
-from alexnet_jax import model
+from alexnet_jax import hosts, model
 from alexnet_jax.augment import Preprocess
 from alexnet_jax.config import Resize
 from alexnet_jax.errors import CheckpointError
@@ -120,13 +120,16 @@ class Checkpoints:
             ]
         )
         self.directory = run_dir.resolve() / "checkpoints"
-        for aside in self.directory.glob(f"*{_ASIDE}"):  # a kill came before the new
-            _put_back(aside)
+        hosts.first(self._put_back_all)
         self._orbax = ocp.training.Checkpointer(
             str(self.directory),
             preservation_policy=cast(Any, last_and_best),
             cleanup_tmp_directories=True,
         )
+
+    def _put_back_all(self) -> None:
+        for aside in self.directory.glob(f"*{_ASIDE}"):  # a kill came before the new
+            _put_back(aside)
 
     def steps(self) -> list[int]:
         """Return the steps there are, in order."""
@@ -149,8 +152,13 @@ class Checkpoints:
             metrics = {"top1_error": error}
         path = self.directory / str(meta.step)
         aside = path.with_name(path.name + _ASIDE)
-        if path.exists():  # Orbax would delete it before it writes the new one
-            path.rename(aside)
+        again = meta.step in self.steps()
+
+        def set_aside() -> None:  # Orbax would delete it before it writes the new one
+            if path.exists():
+                path.rename(aside)
+
+        hosts.first(set_aside)
         try:
             self._orbax.save_checkpointables(
                 meta.step,
@@ -162,16 +170,17 @@ class Checkpoints:
                 metrics=metrics,
                 custom_metadata=dataclasses.asdict(meta),
                 force=True,
-                overwrite=meta.step in self.steps(),
+                overwrite=again,
             )
         except Exception as error:
-            if aside.exists():
+            if aside.exists() and hosts.leader():
                 _put_back(aside)
             raise CheckpointError(
                 f"cannot save step {meta.step} in {self.directory}: "
                 f"{_one_line(error)}; free some space or choose another --run-dir"
             ) from error
-        shutil.rmtree(aside, ignore_errors=True)
+        if hosts.leader():
+            shutil.rmtree(aside, ignore_errors=True)
         return path
 
     def restore(self, abstract: TrainState, step: int) -> TrainState:

@@ -110,9 +110,19 @@ def create_state(
     return make()
 
 
+def own_rows(mesh: Mesh, batch_size: int) -> range:
+    """Return the rows of a global batch that this process's devices hold."""
+    where = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,))
+    rows = {rows.indices(batch_size)[:2] for (rows,) in where.values()}  # type: ignore[union-attr, misc]
+    return range(min(start for start, _ in rows), max(stop for _, stop in rows))
+
+
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Start moving a host batch to the devices of ``mesh``."""
-    return Batch(*jax.device_put(tuple(batch), NamedSharding(mesh, BATCH)))
+    """Start moving a host batch, this process's rows of it, to the devices."""
+    where = NamedSharding(mesh, BATCH)
+    if jax.process_count() == 1:
+        return Batch(*jax.device_put(tuple(batch), where))
+    return Batch(*(jax.make_array_from_process_local_data(where, x) for x in batch))
 
 
 def train_step(
@@ -144,33 +154,52 @@ def train_step(
     batch_size, seed = recipe.optimizer.batch_size, recipe.run.seed
     border = recipe.data.image_size - network.input_size
 
-    def body(params, batch, draws, masks, preprocess):
+    def loss(params, batch, draws, masks, preprocess):
+        """Return some images' share of the batch's mean loss, and their scores."""
         x = augment.training_view(batch.images, draws, preprocess, network.input_size)
         logits = model.merge(graphdef, params)(x, masks, dtype=dtype)
         log_probs = jax.nn.log_softmax(logits)
         scores = metrics.score(log_probs, batch.labels, batch.mask)
         # Counts travel as float32 (exact up to 16 million) in the gradients' message.
-        scores = jax.tree.map(
-            lambda total: lax.psum(total.astype(jnp.float32), "data"), scores
-        )
+        scores = jax.tree.map(lambda total: total.astype(logits.dtype), scores)
         return -scores.log_prob.total / batch_size, scores
 
+    def body(params, batch, draws, masks, preprocess):
+        """Return the gradients of the whole batch's loss, and its scores."""
+        own = jax.tree.map(model.vary, params)
+
+        def differentiate(batch, draws, masks):
+            return jax.grad(loss, has_aux=True)(own, batch, draws, masks, preprocess)
+
+        parts = recipe.run.accumulate
+        if parts == 1:
+            gradients, scores = differentiate(batch, draws, masks)
+        else:
+            wide = jnp.promote_types(dtype, jnp.float32)
+            zero = jnp.zeros_like(batch.labels[0], wide)
+            nothing = (
+                jax.tree.map(jnp.zeros_like, own),
+                jax.tree.map(lambda _: zero, Scores.empty()),
+            )
+            gradients, scores = _in_parts(
+                differentiate, parts, nothing, batch, draws, masks
+            )
+        return _add_up(gradients, scores, specs)
+
     draws_spec = augment.Draws(corner=BATCH, flip=BATCH, noise=BATCH, scale=SHARED)
-    masks_spec = {
-        name: P("data", *(None,) * (len(shape) - 1), "tower")
-        for name, (shape, _) in dropouts.items()
-    }
-    loss = jax.shard_map(
+    masks_spec = model.mask_specs(network)
+    specs = model.param_specs(network, classes)
+    differentiate_all = jax.shard_map(
         body,
         mesh=mesh,
         in_specs=(
-            model.param_specs(network, classes),
+            specs,
             Batch(BATCH, BATCH, BATCH),
             draws_spec,
             masks_spec,
             SHARED,
         ),
-        out_specs=(SHARED, SHARED),
+        out_specs=(specs, SHARED),
     )
 
     def step(
@@ -197,7 +226,7 @@ def train_step(
         )
         draws = lax.with_sharding_constraint(draws, shardings(mesh, draws_spec))
         masks = lax.with_sharding_constraint(masks, shardings(mesh, masks_spec))
-        gradients, scores = jax.grad(loss, has_aux=True)(
+        gradients, scores = differentiate_all(
             state.params, batch, draws, masks, preprocess
         )
         updates, opt_state = rule.update(
@@ -214,6 +243,48 @@ def train_step(
         donate_argnums=0,
         out_shardings=(where, NamedSharding(mesh, SHARED)),
     )
+
+
+def _in_parts(
+    work: Callable[[Batch, augment.Draws, dict[str, Array]], Any],
+    parts: int,
+    nothing: Any,
+    batch: Batch,
+    draws: augment.Draws,
+    masks: dict[str, Array],
+) -> Any:
+    """Sum ``work`` over parts of a device's images, one after the other."""
+    own = len(batch.labels)
+
+    def divide(x: Array) -> Array:
+        # A hybrid's masks have the rows of all devices: of each the same part.
+        devices, rest = len(x) // own, x.shape[1:]
+        x = x.reshape(devices, parts, own // parts, *rest)
+        return jnp.moveaxis(x, 1, 0).reshape(parts, devices * own // parts, *rest)
+
+    def of_part(part: Any) -> Any:
+        batch, (corner, flip, noise), masks = part
+        return work(batch, augment.Draws(corner, flip, noise, draws.scale), masks)
+
+    def add(sums: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, of_part(part)), None
+
+    return lax.scan(add, nothing, jax.tree.map(divide, (batch, draws[:-1], masks)))[0]
+
+
+def _add_up(
+    gradients: model.Params, scores: Scores, specs: dict[str, dict[str, P]]
+) -> tuple[model.Params, Scores]:
+    """Sum over 'data', in one message, all but what is a device's own."""
+    leaves, tree = jax.tree.flatten(gradients)
+    own = ["data" in spec for spec in tree.flatten_up_to(specs)]
+    shared = [leaf for leaf, kept in zip(leaves, own, strict=True) if not kept]
+    shared, scores = lax.psum((shared, scores), "data")
+    rest = iter(shared)
+    added = [
+        leaf if kept else next(rest) for leaf, kept in zip(leaves, own, strict=True)
+    ]
+    return jax.tree.unflatten(tree, added), scores
 
 
 def draw_masks(

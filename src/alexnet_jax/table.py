@@ -198,6 +198,9 @@ class Network:
         channels: 3 for RGB, 1 for grey.
         classes: logits, unless the data says otherwise.
         rows: the layers, first to last.
+        hybrid: not published, but how it lies on several devices: the fully connected
+            layers of one tower divided over the devices that share the batch, see
+            ``model.py``.
     """
 
     name: str
@@ -207,6 +210,7 @@ class Network:
     channels: int
     classes: int
     rows: tuple[Row, ...]
+    hybrid: bool = False
 
 
 @dataclass(frozen=True)
