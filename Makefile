@@ -14,7 +14,7 @@ DEV := $(VENV)/.dev
 
 # Compiled programs are kept: once a machine, not once a test process.
 test test-all parity: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
-test test-all parity: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.5
+test test-all parity: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
 # Without it pyright asks the network at each run whether it is the newest.
 check: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 

