@@ -14,7 +14,9 @@ from alexnet_cli.bench import bench
 from alexnet_cli.describe import describe
 from alexnet_cli.doctor import doctor
 from alexnet_cli.evaluate import evaluate
+from alexnet_cli.export import export
 from alexnet_cli.helping import Verb, Verbs
+from alexnet_cli.import_ import import_
 from alexnet_cli.mesh import mesh
 from alexnet_cli.predict import predict
 from alexnet_cli.prepare import prepare
@@ -33,6 +35,8 @@ app.command(cls=Verb)(train)
 app.command("eval", cls=Verb)(evaluate)
 app.command(cls=Verb)(predict)
 app.command(cls=Verb)(prepare)
+app.command("import", cls=Verb)(import_)
+app.command(cls=Verb)(export)
 app.command(cls=Verb)(describe)
 app.command(cls=Verb)(recipes)
 app.command(cls=Verb)(doctor)
