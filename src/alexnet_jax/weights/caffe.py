@@ -131,9 +131,9 @@ def _layer(
 
 def _constants(
     file: Wire, fields: list[Field], kind: str, v1: bool
-) -> dict[str, float]:
+) -> dict[str, int | float]:
     wanted = _CONSTANTS.get(kind, {})
-    found: dict[str, float] = {name: entry[2] for name, entry in wanted.items()}
+    found: dict[str, int | float] = {name: entry[2] for name, entry in wanted.items()}
     for parameter in _of(fields, _PARAMETERS[kind][v1]) if wanted else ():
         inner = list(file.fields(parameter.span))
         for name, (number, is_float, _) in wanted.items():
@@ -234,7 +234,7 @@ def layer(
     yield from parts
 
 
-def parameter(kind: str, **values: float) -> bytes:
+def parameter(kind: str, **values: int | float) -> bytes:
     """Write the constants of a convolution, norm or pool."""
     fields = b""
     for name, value in values.items():

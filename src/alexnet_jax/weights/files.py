@@ -90,12 +90,13 @@ def read(path: Path) -> WeightFile:
     check(path)
     with open(path, "rb") as file:
         head = file.read(512)
+    # First, for its length in front may begin like anything.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 << 20:
+        return arrays.read_safetensors(path)
     if head.startswith(torch.ZIP):
         return _read_zip(path)
     if head.startswith(torch.PICKLE) or tarfile.is_tarfile(path):
         return torch.read(path)
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100 << 20:
-        return arrays.read_safetensors(path)
     if onnx.looks_like(path):
         return onnx.read(path)
     if caffe.looks_like(path):

@@ -96,7 +96,10 @@ def identify(file: WeightFile, name: str | None) -> tuple[Network, list[Found]]:
         )
     misfits = {n: fit for n, fit in tried.items() if isinstance(fit, Misfit)}
     nearest = max(misfits, key=lambda name: misfits[name].fitting)
-    raise WeightsError(f"{file.path} is no {nearest} network: {misfits[nearest].why}")
+    which = f"is no {nearest} network:"
+    if len(candidates) > 1:
+        which = f"is no network known here; the nearest is {nearest}, but"
+    raise WeightsError(f"{file.path} {which} {misfits[nearest].why}")
 
 
 def _torchvision(file: WeightFile) -> bool:

@@ -6,7 +6,6 @@ Layout, colour order, preprocessing and class names go into the checkpoint, so t
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from alexnet_jax.checkpoint import Meta
 from alexnet_jax.config import Resize
 from alexnet_jax.data import imagenet
 from alexnet_jax.errors import CheckpointError, ConfigError, WeightsError
-from alexnet_jax.model import Params
 from alexnet_jax.networks import network as find_network
 from alexnet_jax.table import Network
 from alexnet_jax.weights import caffe, description, files, layout
@@ -64,7 +62,7 @@ class Imported:
     format: str
     fingerprint: Fingerprint
     tensors: int
-    params: Params
+    params: dict[str, dict[str, np.ndarray]]
     preprocess: Preprocess
     meta: Meta
     mean_from: str
@@ -147,7 +145,7 @@ def read(
         format=file.format,
         fingerprint=print_,
         tensors=2 * len(found),
-        params=_params(found, bgr),
+        params=_params(path, found, bgr),
         preprocess=preprocess,
         meta=meta,
         mean_from=mean_from,
@@ -171,17 +169,19 @@ def write(imported: Imported, out: str | Path) -> Path:
     return checkpoint.write(out, imported.params, imported.preprocess, imported.meta)
 
 
-def _params(found: list[Found], bgr: bool) -> Params:
+def _params(
+    path: Path, found: list[Found], bgr: bool
+) -> dict[str, dict[str, np.ndarray]]:
     params = {}
     for layer in found:
-        slot = layer.slot
+        slot, name = layer.slot, f"{path}: {layer.name}"
         if layer.native:
-            kernel = layout.finite(layer.name, layer.weight.load())
+            kernel = layout.finite(name, layer.weight.load())
         else:
-            kernel = layout.read_kernel(slot, layer.name, layer.weight, bgr=bgr)
-        bias = layout.finite(f"the bias of {slot.name}", layer.bias.load())
+            kernel = layout.read_kernel(slot, name, layer.weight, bgr=bgr)
+        bias = layout.finite(f"{path}: the bias of {slot.name}", layer.bias.load())
         params[slot.name] = {"kernel": kernel, "bias": bias}
-    return cast(Params, params)
+    return params
 
 
 def _class_names(count: int, path: Path) -> list[str]:
@@ -252,7 +252,9 @@ def _preprocess(
             f"{file.path}: what alexnet-jax wrote about its network is damaged (scale "
             f"{times(scale.shape)}, components {times(components.shape)})"
         )
-    mean = layout.finite(f"the mean image ({why})", np.ascontiguousarray(mean))
+    mean = layout.finite(
+        f"{file.path}: the mean image ({why})", np.ascontiguousarray(mean)
+    )
     return Preprocess(mean, components, scale), resize, why
 
 

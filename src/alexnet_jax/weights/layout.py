@@ -13,14 +13,14 @@ What they have no layout for (kernels that differ from place to place, dense lay
 of a tower's own) travels as we hold it, under the name ``LAYER.kernel``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+from jaxtyping import Array
 
 from alexnet_jax.errors import WeightsError
-from alexnet_jax.model import Params
 from alexnet_jax.table import Classifier, Conv, Network, trace
 from alexnet_jax.weights.tensors import Tensor
 
@@ -147,7 +147,7 @@ def write_weight(slot: Slot, kernel: np.ndarray, *, bgr: bool = False) -> np.nda
 
 def weights(
     network: Network,
-    params: Params,
+    params: Mapping[str, Mapping[str, Array | np.ndarray]],
     *,
     bgr: bool = False,
 ) -> Iterator[tuple[Slot, np.ndarray, np.ndarray]]:

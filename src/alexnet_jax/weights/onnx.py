@@ -29,7 +29,7 @@ _KINDS = {
     "Relu": "relu",
 }
 # kind -> constant -> (attribute, default); of a list the first number counts.
-_CONSTANTS: dict[str, dict[str, tuple[str, float]]] = {
+_CONSTANTS: dict[str, dict[str, tuple[str, int | float]]] = {
     "conv": {"pad": ("pads", 0), "stride": ("strides", 1), "groups": ("group", 1)},
     "norm": {
         "size": ("size", 0),
@@ -142,10 +142,10 @@ def _layer(file: Wire, span: Span, tensors: dict[str, Tensor]) -> Layer | None:
     return Layer(name, kind, constants, weights)
 
 
-def _attribute(file: Wire, span: Span) -> tuple[str, float]:
+def _attribute(file: Wire, span: Span) -> tuple[str, int | float]:
     fields = list(file.fields(span))
     name = "".join(file.text(found.span) for found in _of(fields, 1))
-    numbers = file.floats(_of(fields, 2))
+    numbers: list[int | float] = [*file.floats(_of(fields, 2))]
     numbers += file.integers(_of(fields, 3)) + file.integers(_of(fields, 8))
     return name, numbers[0] if numbers else 0
 

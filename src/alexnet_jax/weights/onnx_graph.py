@@ -52,7 +52,7 @@ class Graph:
         inputs: Sequence[str],
         name: str = "",
         outputs: int = 1,
-        **attributes: float | Sequence[int],
+        **attributes: int | float | Sequence[int],
     ) -> str:
         """Add an operation; return the name of its (first) output.
 
@@ -74,7 +74,7 @@ class Graph:
 
     def constant(self, name: str, values: object, dtype: str = "f4") -> str:
         """Add an initialiser; return its name."""
-        self.initializers[name] = np.ascontiguousarray(values, dtype)
+        self.initializers[name] = np.asarray(values, dtype, order="C")
         return name
 
     def halves(self, x: str) -> tuple[str, str]:
@@ -83,7 +83,7 @@ class Graph:
         return name, f"{name}.1"
 
 
-def _attribute(name: str, value: float | Sequence[int]) -> bytes:
+def _attribute(name: str, value: int | float | Sequence[int]) -> bytes:
     if isinstance(value, float):
         fields = real(2, value) + integer(20, _A_FLOAT)
     elif isinstance(value, int):

@@ -8,7 +8,8 @@ only compared with the few that stand for tensors, and the file is refused at an
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from io import BufferedIOBase
+from typing import Any
 
 import numpy as np
 
@@ -142,7 +143,7 @@ _GETS = frozenset(("GET", "BINGET", "LONG_BINGET"))
 _MARK = object()
 
 
-def load(file: BinaryIO, find: Callable[[Any], Any] | None = None) -> Any:
+def load(file: BufferedIOBase, find: Callable[[Any], Any] | None = None) -> Any:
     """Read one pickle from where ``file`` stands, and leave it after its end.
 
     Args:
@@ -162,7 +163,7 @@ def load(file: BinaryIO, find: Callable[[Any], Any] | None = None) -> Any:
         raise Refused(f"its pickle is damaged ({cause})") from None
 
 
-def _load(file: BinaryIO, find: Callable[[Any], Any] | None) -> Any:
+def _load(file: BufferedIOBase, find: Callable[[Any], Any] | None) -> Any:
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
 

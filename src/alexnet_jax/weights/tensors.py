@@ -71,7 +71,7 @@ class Layer:
 
     name: str
     kind: str
-    constants: Mapping[str, float] = field(default_factory=dict)
+    constants: Mapping[str, int | float] = field(default_factory=dict)
     weights: tuple[str, ...] = ()
 
 

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def _read_zip(path: Path) -> WeightFile:
     return WeightFile(path, "torch", tensors, described=described)
 
 
-def _zip_place(file: BinaryIO, info: zipfile.ZipInfo) -> _Place:
+def _zip_place(file: io.BufferedIOBase, info: zipfile.ZipInfo) -> _Place:
     """Find the bytes of a member; torch stores them uncompressed."""
     if info.compress_type != zipfile.ZIP_STORED:
         raise Refused(f"its member {info.filename} is compressed")
@@ -142,7 +142,7 @@ def _read_stream(path: Path) -> tuple[Any, dict[str, _Place]]:
     return found, places
 
 
-def _counted(file: BinaryIO, dtype: str) -> _Place:
+def _counted(file: io.BufferedIOBase, dtype: str) -> _Place:
     """Pass over a count and that many numbers; return where the numbers lie."""
     (count,) = struct.unpack("<q", file.read(8))
     size = count * pickles.numpy_dtype(dtype).itemsize
