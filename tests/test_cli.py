@@ -64,6 +64,7 @@ def fails(ran: Ran, *words: str) -> None:
 
 VERBS = (
     *("train", "eval", "predict", "prepare", "describe", "recipes", "doctor"),
+    "mesh",
     *("activations", "features"),
 )
 
@@ -219,6 +220,14 @@ def test_wrong_usage_exits_2(
         (
             ("train", "digits", "--devices", "2", "--towers", "1", "--batch-size", "9"),
             ["batch_size 9 does not divide over 2 devices; use 8 or 10"],
+        ),
+        (
+            ("train", "digits", "--hybrid"),
+            ["--hybrid is for networks of one tower; digits has 2: use --towers"],
+        ),
+        (
+            ("mesh", "owt", "--plan", "8", "--batch-size", "9"),
+            ["batch_size 9 does not divide over 8 devices; use 16"],
         ),
         (
             ("train", "cifar10-quick", "--towers", "2"),

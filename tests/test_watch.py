@@ -107,4 +107,7 @@ def test_which_launcher(variables, found, monkeypatch):
             monkeypatch.delenv(variable)
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(watch.importlib.util, "find_spec", lambda name: name)
     assert watch.launcher() == found
+    monkeypatch.setattr(watch.importlib.util, "find_spec", lambda name: None)
+    assert watch.launcher() == (None if found == "Kubernetes" else found)

@@ -144,7 +144,7 @@ def train(
       alexnet train digits --seed 1 --set optimizer.learning_rate=0.02
       alexnet train --init-from runs/imagenet-1 --data folder:photos --freeze conv1
       alexnet train --resume
-      alexnet train imagenet --coordinator 10.0.0.1:1234 --processes 2 --process-id 0
+      alexnet train digits --coordinator node1:1234 --processes 2 --process-id 0
     """
     many = {
         "coordinator": coordinator,

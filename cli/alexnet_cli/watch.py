@@ -8,6 +8,7 @@ the worker ends when its parent is gone.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -43,8 +44,10 @@ def launcher() -> str | None:
     for name, (processes, others) in _LAUNCHERS.items():
         if all(variable in os.environ for variable in (processes, *others)):
             return name if int(os.environ[processes]) > 1 else None
-    # The count of an indexed job's pods is known to its controller alone.
-    if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= os.environ.keys():
+    # How many pods an indexed job has, its controller alone knows; JAX asks it by
+    # this package, and without it takes a pod for a machine of its own.
+    indexed = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= os.environ.keys()
+    if indexed and importlib.util.find_spec("kubernetes"):
         return "Kubernetes"
     return None
 
@@ -88,7 +91,7 @@ def start(process_id: int | None) -> int:
         printed = native.read().decode(errors="replace")
     if options.debugging():
         sys.stderr.write(printed)
-    if code < 0 and caught and -code == caught[0]:
+    if code == -signal.SIGTERM and caught:
         return 128 + caught[0]  # before it could be asked to stop after a step
     if code < 0:
         view.error(_explain(-code, printed, known, among))
