@@ -49,8 +49,9 @@ FATAL = "F1125 02:23:28.583589   14567 client.h:80] Terminating process because 
             "DEADLINE_EXCEEDED: Deadline Exceeded\n\nRPC: /xla.coordination."
             "CoordinationService/RegisterTask",
             {},
-            "not all processes came within the time-out (this process, 1, did); start "
-            "the others, each with its own --process-id and the same --processes",
+            "not all processes came within the time-out (this process, 1, did), or "
+            "another has its --process-id; start all, each with its own and the same "
+            "--processes",
         ),
         (
             "something new\n    @   0x7f  absl::Log()",

@@ -168,8 +168,8 @@ def _explain(number: int, printed: str, known: Mapping[str, Any], among: str) ->
         )
     if "RegisterTask" in printed and "DEADLINE_EXCEEDED" in printed:
         return (
-            f"not all processes came within the time-out ({among} did); start the "
-            "others, each with its own --process-id and the same --processes"
+            f"not all processes came within the time-out ({among} did), or another has "
+            "its --process-id; start all, each with its own and the same --processes"
         )
     if "Failed to send RPC to coordination service" in printed:
         return f"{named('0')}, the coordinator, died or cannot be reached; {go_on}"
