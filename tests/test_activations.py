@@ -14,8 +14,6 @@ from alexnet_jax.networks import network
 from alexnet_jax.predict import predict
 from alexnet_jax.table import Classifier, MaxPool, trace
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 TABLE = network("digits")
 
 

@@ -16,8 +16,6 @@ from alexnet_jax.errors import ConfigError
 from alexnet_jax.mesh import BATCH, make_mesh
 from alexnet_jax.weights import exporting, importing
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 # Each kind of row: two towers with norms of their own, a norm over a square and windows
 # that hang over; groups with norms over both; dense layers of a tower's own; one tower
 # with the floor rule; pools of means; kernels that differ from place to place.

@@ -19,7 +19,6 @@ from alexnet_jax.errors import WeightsError
 from alexnet_jax.mesh import BATCH, make_mesh
 from alexnet_jax.weights import importing
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 CLASSES = list("abcde")
 CAFFE = foreign.draw(foreign.CAFFE)
 OWT = foreign.draw(foreign.OWT)
