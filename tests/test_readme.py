@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
 # `make train`, `make test` and the like are run by .ci/run; bare `alexnet train` too.
 ELSEWHERE = {"make train", "make test", "make check", "make build", "make bench"}
+PUBLIC = {"bvlc_alexnet.caffemodel", "alexnet-owt-7be5be79.pth"}  # not downloaded
 CIFAR = Path(os.environ.get("ALEXNET_TEST_TFDS", ROOT.parent / "shared/data/tfds"))
 
 
@@ -108,6 +109,11 @@ def test_every_command_of_the_readme_does_what_it_says(
             code, err = run(words, environment)
             assert code == 1, line
             assert "ILSVRC2012" in err or "IMAGENET" in err, line
+            continue
+        if words[0] == "import" and words[1] in PUBLIC:
+            code, err = run(words, environment)
+            assert code == 1, line
+            assert f"{words[1]} does not exist" in err, line
             continue
         if "DATA" in words:
             if not CIFAR.is_dir():

@@ -133,7 +133,7 @@ def test_onnxruntime_gives_the_same_logits(name, tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
     (given,) = session.run(["logits"], {"image": images.transpose(0, 3, 1, 2)})
     np.testing.assert_allclose(
-        given, logits(loaded, mesh, images), rtol=1e-4, atol=1e-4
+        np.asarray(given), logits(loaded, mesh, images), rtol=1e-4, atol=1e-4
     )
 
 

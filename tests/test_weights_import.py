@@ -20,6 +20,7 @@ from alexnet_jax.mesh import BATCH, make_mesh
 from alexnet_jax.weights import importing
 
 CLASSES = list("abcde")
+BGR = (104.00698793, 116.66876762, 122.67891434)
 CAFFE = foreign.draw(foreign.CAFFE)
 OWT = foreign.draw(foreign.OWT)
 
@@ -76,7 +77,7 @@ def test_a_caffemodel_gives_caffes_logits(old, pool_first, tmp_path):
     assert imported.meta.network == ("caffenet" if pool_first else "caffe")
     assert (imported.meta.resize, imported.meta.image_size) == ("stretch", 256)
     pictures = images(227)
-    bgr = pictures[..., ::-1] - np.float32([104.00698793, 116.66876762, 122.67891434])
+    bgr = pictures[..., ::-1] - np.array(BGR, "f4")
     wanted = foreign.caffe_logits(bgr.transpose(0, 3, 1, 2), CAFFE, pool_first)
     np.testing.assert_allclose(
         our_logits(imported, pictures), wanted, rtol=1e-4, atol=1e-3
@@ -89,8 +90,8 @@ def test_a_pth_file_of_any_age_gives_torchvisions_logits(kind, tmp_path):
     imported = importing.read(tmp_path / "a", classes=CLASSES)
     assert (imported.meta.network, imported.meta.resize) == ("owt", "crop")
     pictures = images(224)
-    x = pictures / 255 - np.float32([0.485, 0.456, 0.406])
-    x = (x / np.float32([0.229, 0.224, 0.225])).transpose(0, 3, 1, 2)
+    x = pictures / 255 - np.array([0.485, 0.456, 0.406], "f4")
+    x = (x / np.array([0.229, 0.224, 0.225], "f4")).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(
         our_logits(imported, pictures), foreign.owt_logits(x, OWT), rtol=1e-4, atol=1e-3
     )

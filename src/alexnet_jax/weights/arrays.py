@@ -1,6 +1,7 @@
 """safetensors and npz: files of named arrays, without layers."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
@@ -16,6 +17,11 @@ from alexnet_jax.weights.tensors import Tensor, WeightFile, in_memory
 DESCRIBED = "alexnet_jax"
 """Our key in a safetensors file's metadata, and our member of an npz file."""
 
+# What numpy, zipfile and zlib say of bytes that are not as they should be.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError),
+    *(NotImplementedError, RuntimeError, SyntaxError, TypeError, MemoryError),
+)
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
@@ -76,7 +82,7 @@ def read_npz(path: Path) -> WeightFile:
                     described = str(array).encode()
                 elif array.dtype.kind in "fV" and array.ndim:
                     tensors[name] = in_memory(array)
-    except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except _DAMAGE as error:
         cause = " ".join(str(error).split())
         if "allow_pickle" in cause:
             cause = "it holds Python objects, which are not read; save plain arrays"

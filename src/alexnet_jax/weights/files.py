@@ -108,7 +108,7 @@ def _read_zip(path: Path) -> WeightFile:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
         raise WeightsError(
             f"{path} is truncated or damaged: it begins as a zip file but is none "
             f"({error}); get it again"

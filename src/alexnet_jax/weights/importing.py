@@ -12,8 +12,8 @@ import numpy as np
 from alexnet_jax import checkpoint
 from alexnet_jax.augment import Preprocess
 from alexnet_jax.checkpoint import Meta
+from alexnet_jax.classes import imagenet
 from alexnet_jax.config import Resize
-from alexnet_jax.data import imagenet
 from alexnet_jax.errors import CheckpointError, ConfigError, WeightsError
 from alexnet_jax.networks import network as find_network
 from alexnet_jax.table import Network
@@ -186,7 +186,7 @@ def _params(
 
 def _class_names(count: int, path: Path) -> list[str]:
     if count == 1000:  # their order is that of the WordNet ids in every such file
-        return imagenet.class_names()
+        return [known.wordnet_id for known in imagenet()]
     raise WeightsError(
         f"{path} has {count} classes and does not name them; give a file with one name "
         "a line, in order, with --labels"

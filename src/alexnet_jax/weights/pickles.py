@@ -9,7 +9,7 @@ import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BufferedIOBase
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -173,7 +173,9 @@ def _load(file: BufferedIOBase, find: Callable[[Any], Any] | None) -> Any:
         del stack[place:]
         return items
 
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+    for count, (opcode, argument, _) in enumerate(
+        pickletools.genops(cast(IO[bytes], file))
+    ):
         if count > MOST_OPERATIONS:
             raise Refused(f"its pickle has more than {MOST_OPERATIONS:,} operations")
         name = opcode.name

@@ -31,6 +31,11 @@ MAGIC = 0x1950A86A20F9469CFC6C
 """The first object in the stream of pickles."""
 
 _DESCRIBED, _MEAN = "alexnet_jax.json", "alexnet_jax.mean.npy"
+# What numpy, zipfile, tarfile and struct say of bytes that are not as they should be.
+_DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, struct.error, EOFError, OSError),
+    *(ValueError, KeyError, TypeError, NotImplementedError, RuntimeError),
+)
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _LARGEST_PICKLE = 64 << 20
 
@@ -60,7 +65,7 @@ def read(path: Path) -> WeightFile:
             f"{path} is refused as a PyTorch file: {error}; save only the tensors, "
             "torch.save(model.state_dict(), FILE)"
         ) from None
-    except (zipfile.BadZipFile, tarfile.TarError, struct.error, EOFError) as error:
+    except _DAMAGE as error:
         raise WeightsError(
             f"{path} is truncated or damaged: {error}; get it again"
         ) from None
