@@ -165,7 +165,7 @@ class Processes:
                 **os.environ,
                 "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'cli'}",
                 "JAX_NUM_CPU_DEVICES": "2",
-                "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+                "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
             }
             if by == "flags":
                 words += ["--coordinator", f"localhost:{port}", "--processes"]
