@@ -22,6 +22,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
+import typer
+
 from alexnet_cli import options, runtime, view
 
 _WORKER = "ALEXNET_WORKER"  # the worker's file descriptors, given by its parent
@@ -55,6 +57,29 @@ def launcher() -> str | None:
 def is_worker() -> bool:
     """Tell whether a parent watches this process."""
     return _WORKER in os.environ
+
+
+def enter(
+    coordinator: str | None, processes: int | None, process_id: int | None, wait: int
+) -> None:
+    """Become one of several processes, if flags or a launcher say so.
+
+    In the worker it returns once all have come, and only the first prints from there
+    on. The parent ends here, with the worker's exit code.
+    """
+    if launcher() is None and coordinator is processes is process_id is None:
+        return
+    if not is_worker():
+        raise typer.Exit(start(process_id))
+    runtime.set_up()
+    from alexnet_jax import hosts
+
+    if process_id == 0:
+        view.note(f"waiting for {processes} processes at {coordinator}")
+    names = hosts.join(coordinator, processes, process_id, timeout=wait)
+    tell(hosts=names)
+    if not hosts.leader():
+        view.only_errors()
 
 
 def start(process_id: int | None) -> int:
