@@ -10,7 +10,6 @@ from alexnet_jax.scaling import Scaled
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compile")
 def test_the_same_steps_on_one_and_two_devices(monkeypatch):
     monkeypatch.setattr(scaling, "COUNTS", (1, 2, 1000))  # as far as there are any
     alone, data, towers = scaling.measure(batch_size=8)
