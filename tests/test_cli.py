@@ -373,7 +373,9 @@ def test_describe_code2012(alexnet: Alexnet) -> None:
     assert max(map(len, lines)) <= 80
     assert "".join(ran.out.split()).endswith("total60,965,224724,406,816")
     rows = {line.split()[0]: line.split() for line in lines if line.split()}
-    assert rows["conv1"][-3:] == ["55×55×96", "34,944", "105,415,200"]
+    assert rows["conv1"][-4:] == ["55×55×96", "11/4", "34,944", "105,415,200"]
+    assert rows["conv5"][-3] == "195/16"
+    assert rows["relu7"] == ["relu7", "relu", "4096"]  # sees all that fc6 sees
     assert "own" in rows["conv2"]
     assert "both" in rows["conv3"]
 
@@ -386,6 +388,7 @@ def test_describe_json(alexnet: Alexnet) -> None:
     layers = {layer["name"]: layer for layer in record["layers"]}
     assert layers["conv2"]["reads"] == "own"
     assert layers["conv2"]["output"] == [27, 27, 256]
+    assert layers["conv2"]["field"] == {"size": 51, "stride": 8, "first": -16}
     assert sum(layer["parameters"] for layer in layers.values()) == 60_965_224
 
 

@@ -36,7 +36,9 @@ def describe(
 ) -> None:
     """Show a network layer by layer: shapes, parameters, multiply-adds.
 
-    Of a checkpoint also its step, its result, its classes and its recipe.
+    `sees` is what a unit sees of the input: side of a square / pixels from one unit's
+    to the next one's. Of a checkpoint also its step, its result, its classes and its
+    recipe.
 
     Examples:
       alexnet describe
@@ -105,13 +107,14 @@ def _show(
         head += _of_checkpoint(meta, path)
     view.answer(view.pairs(head), "")
     size = (network.input_size, network.input_size, network.channels)
-    rows = [("image", "", "", _shape(size), "", "")]
+    rows = [("image", "", "", _shape(size), "", "", "")]
     rows += [
         (
             row.row.name,
             _kind(row),
             row.reads,
             _shape(row.outputs),
+            _field(row),
             f"{row.parameters:,}" if row.parameters else "",
             f"{row.macs:,}" if row.macs else "",
         )
@@ -119,10 +122,10 @@ def _show(
     ]
     view.answer(
         view.table(
-            ("layer", "", "reads", "output", "parameters", "multiply-adds"),
+            ("layer", "", "reads", "output", "sees", "parameters", "multiply-adds"),
             rows,
-            right=("output", "parameters", "multiply-adds"),
-            last=("total", "", "", "", f"{parameters:,}", f"{macs:,}"),
+            right=("output", "sees", "parameters", "multiply-adds"),
+            last=("total", "", "", "", "", f"{parameters:,}", f"{macs:,}"),
         )
     )
 
@@ -234,6 +237,7 @@ def _record(row: "Traced") -> dict[str, Any]:
         "kind": type(row.row).__name__,
         "reads": row.reads or None,
         "output": list(row.outputs),
+        "field": dataclasses.asdict(row.field),
         "weights": {name: list(shape) for name, shape in row.weights.items()},
         "parameters": row.parameters,
         "macs": row.macs,
@@ -243,6 +247,11 @@ def _record(row: "Traced") -> dict[str, Any]:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
+
+
+def _field(row: "Traced") -> str:
+    """Say what a unit sees; nothing where it is all that the layer below sees."""
+    return f"{row.field.size}/{row.field.stride}" if row.field.stride else ""
 
 
 def _kind(row: "Traced") -> str:
@@ -257,9 +266,9 @@ def _kind(row: "Traced") -> str:
         case "LocallyConnected":
             return f"local {layer.kernel}×{layer.kernel}"
         case "ResponseNorm":
-            return f"norm over {layer.size} maps"
+            return f"norm {layer.size} maps"
         case "SpatialNorm":
-            return f"norm over {layer.size}×{layer.size}"
+            return f"norm {layer.size}×{layer.size}"
         case "Dropout":
             return f"dropout {1 - layer.keep:g}"
         case kind:
