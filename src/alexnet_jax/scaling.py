@@ -17,11 +17,12 @@ from alexnet_jax.config import Recipe
 from alexnet_jax.data.records import Dataset
 from alexnet_jax.job import Job
 from alexnet_jax.mesh import make_mesh
-from alexnet_jax.model import Params
 from alexnet_jax.networks import network as find_network
 
 COUNTS = (1, 2, 4, 8)
 STEPS = 5
+
+Weights = dict[str, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _job(count: int, tower: int, batch_size: int) -> Job:
     return Job(recipe, table, mesh, dataset, total_steps=1000)
 
 
-def _few_steps(planned: Job) -> tuple[Params, int]:
+def _few_steps(planned: Job) -> tuple[Weights, int]:
     """Return the parameters after a few steps, and the program's operations."""
     recipe, mesh = planned.recipe, planned.mesh
     program = job.compile_step(planned)
@@ -125,7 +126,7 @@ def _few_steps(planned: Job) -> tuple[Params, int]:
     return jax.tree.map(np.asarray, state.params), operations
 
 
-def _farthest(params: Params, alone: Params) -> float:
+def _farthest(params: Weights, alone: Weights) -> float:
     distances = jax.tree.map(
         lambda a, b: np.linalg.norm(a - b) / np.linalg.norm(b), params, alone
     )
