@@ -16,7 +16,8 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import checkpoint, hosts, mesh, recipes, rundir
+from alexnet_jax import checkpoint, hosts, job, mesh, recipes, rundir
+from alexnet_jax.data import ArraySource
 from alexnet_jax.errors import AlexNetError, CheckpointError, ConfigError
 from alexnet_jax.events import Finished, StepDone
 from alexnet_jax.networks import DIGITS
@@ -90,6 +91,25 @@ def test_what_differs_is_named(second_of_two):
     ) as caught:
         hosts.check_same({"run.seed": 4, "images": 9, "jax": "1"})
     assert caught.value.everywhere
+
+
+def test_recipe_data_devices_and_versions_are_compared():
+    planned = job.plan_job(recipes.load("digits"), 2, None)
+    train = planned.dataset.train
+    assert isinstance(train, ArraySource)
+    turned = dataclasses.replace(train, images=train.images[::-1])
+    other = dataclasses.replace(
+        planned, dataset=dataclasses.replace(planned.dataset, train=turned)
+    )
+    facts, theirs = job.facts(planned), job.facts(other)
+    assert facts["run.seed"] == 0
+    assert facts["images in digits train"] == 1437
+    assert facts["devices"] == mesh.describe(planned.mesh)
+    assert "jax" in facts
+    assert "data.dir" not in facts  # may differ from host to host
+    assert {name for name in facts if facts[name] != theirs[name]} == {
+        "pictures of digits train with checksum"
+    }
 
 
 def test_process_0_decides_for_all(second_of_two):
