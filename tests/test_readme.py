@@ -103,7 +103,7 @@ def test_every_command_of_the_readme_does_what_it_says(
             assert "ILSVRC2012" in err or "IMAGENET" in err, line
             continue
         if words[0] == "import" and words[1] in PUBLIC:
-            code, err = run(words, environment)
+            code, err = run(words, **environment)
             assert code == 1, line
             assert f"{words[1]} does not exist" in err, line
             continue
