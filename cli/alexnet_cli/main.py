@@ -37,6 +37,10 @@ app.command(cls=Verb)(doctor)
 app.command(cls=Verb)(bench)
 
 
+COMPUTING = {"train", "eval", "predict", "bench"}
+"""Verbs that run a network."""
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"alexnet-jax {runtime.version()}")
@@ -74,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; those of the process when None.
     """
+    if arguments is None and not COMPUTING.isdisjoint(sys.argv[1:2]):
+        runtime.ask_for_huge_pages()
     try:
         app(arguments, prog_name="alexnet")
     except SystemExit as ending:
