@@ -13,8 +13,8 @@ RUNTIME := $(VENV)/.runtime$(if $(EXTRA),-$(EXTRA))
 DEV := $(VENV)/.dev
 
 # Compiled programs are kept: once a machine, not once a test process.
-test test-all: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
-test test-all: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.5
+test test-all parity: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
+test test-all parity: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
 # Without it pyright asks the network at each run whether it is the newest.
 check: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
@@ -22,7 +22,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-all check format bench build lock clean
+.PHONY: help setup train test test-all parity check format bench build lock clean
 
 help:  ## show this list
 	@echo "usage: make TARGET [PYTHON=python3.12]"
@@ -54,6 +54,10 @@ test: $(DEV)  ## run the tests, except those that need a GPU
 test-all: $(DEV)  ## run all tests and measure the coverage
 	$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
+parity: $(DEV)  ## compare full-size networks with PyTorch's operators (installs PyTorch)
+	$(PIP) install --quiet -r requirements-parity.txt
+	$(PYTEST) -n 0 -rP tests/test_parity.py
+
 check: $(DEV)  ## lint, formatting, types, the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -64,8 +68,9 @@ format: $(DEV)  ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: setup  ## measure images a second on this machine
+bench: setup  ## measure images a second on this machine, and compare meshes
 	$(BIN)/alexnet bench
+	$(BIN)/alexnet bench --scaling
 
 build: setup  ## build the wheel into dist/
 	$(BIN)/hatchling build --target wheel

@@ -13,8 +13,6 @@ from alexnet_jax.augment import Draws
 from alexnet_jax.config import AugmentConfig
 from alexnet_jax.steps import Purpose, address
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 HandWritten: Any = Draws  # of NumPy arrays
 
 ON, OFF = np.bool_(True), np.bool_(False)

@@ -62,7 +62,11 @@ def fails(ran: Ran, *words: str) -> None:
 
 # --- help ---------------------------------------------------------------------------
 
-VERBS = ("train", "eval", "predict", "prepare", "describe", "recipes", "doctor")
+VERBS = (
+    *("train", "eval", "predict", "prepare", "describe", "recipes", "doctor"),
+    "mesh",
+    *("activations", "features"),
+)
 
 
 def test_help_loads_no_large_library() -> None:
@@ -82,9 +86,9 @@ def test_help_loads_no_large_library() -> None:
 
 
 def test_help_is_quick() -> None:
-    """Processor seconds, the best of five: other tests may be running."""
-    seconds = []
-    for _ in range(5):
+    """Processor seconds, of five the first that is: other tests may be running."""
+
+    def seconds() -> float:
         before = os.times()
         subprocess.run(
             [sys.executable, "-m", "alexnet_cli", "--help"],
@@ -93,8 +97,9 @@ def test_help_is_quick() -> None:
         )
         after = os.times()
         used = after.children_user - before.children_user
-        seconds.append(used + after.children_system - before.children_system)
-    assert min(seconds) <= 0.4
+        return used + after.children_system - before.children_system
+
+    assert any(seconds() <= 0.4 for _ in range(5))
 
 
 def test_help_lists_the_verbs(alexnet: Alexnet) -> None:
@@ -153,6 +158,9 @@ def test_names_are_completed() -> None:
         (("predict", "x.png", "--top", "0"), "--top"),
         (("predict", "-", "-"), "- reads one picture from stdin: give it once"),
         (("prepare", "folder:x"), "Missing option '--out'"),
+        (("eval", "--weights", "much"), "--weights much: give numbers such as 1,0.5"),
+        (("activations", "x.png"), "Missing option '--out'"),
+        (("features", "x.png", "--out", "o"), "Missing option '--layer'"),
     ],
 )
 def test_wrong_usage_exits_2(
@@ -177,7 +185,7 @@ def test_wrong_usage_exits_2(
         ),
         (
             ("train", "digits", "--set", "network=alex"),
-            ["no network 'alex'; there are code2012, digits"],
+            ["no network 'alex'; there are code2012, paper"],
         ),
         (
             ("train", "digits", "--set", "optimizer.lr=1"),
@@ -212,6 +220,14 @@ def test_wrong_usage_exits_2(
         (
             ("train", "digits", "--devices", "2", "--towers", "1", "--batch-size", "9"),
             ["batch_size 9 does not divide over 2 devices; use 8 or 10"],
+        ),
+        (
+            ("train", "digits", "--hybrid"),
+            ["--hybrid is for networks of one tower; digits has 2: use --towers"],
+        ),
+        (
+            ("mesh", "owt", "--plan", "8", "--batch-size", "9"),
+            ["batch_size 9 does not divide over 8 devices; use 16"],
         ),
         (
             ("train", "cifar10-quick", "--towers", "2"),
@@ -297,7 +313,7 @@ def test_interrupted_outside_training(
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     command = f"{sys.executable} -m alexnet_cli describe --json | true"
     ran = subprocess.run(
-        ["bash", "-c", f"for i in 1 2 3; do {command}; done"],
+        ["bash", "-c", command],
         capture_output=True,
         text=True,
         check=True,
@@ -306,6 +322,46 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 
 
 # --- describe, recipes --------------------------------------------------------------
+
+
+def test_describe_against_shows_the_rows_that_differ(alexnet: Alexnet) -> None:
+    ran = alexnet("describe", "paper", "--against", "code2012")
+    assert ran.code == 0
+    assert [line.split() for line in ran.out.splitlines() if line.strip()] == [
+        ["paper", "code2012"],
+        ["relu1", "after", "conv1", "after", "pool1"],
+        ["norm1", "divide", "False", "divide", "True"],
+        ["norm2", "divide", "False", "divide", "True"],
+        [
+            "cnorm2",
+            "none",
+            "SpatialNorm,",
+            "size",
+            "5,",
+            "alpha",
+            "0.001,",
+            "beta",
+            "0.75,",
+            "k",
+            "1.0",
+        ],
+        ["conv3", "sigma", "0.01", "sigma", "0.03"],
+        ["conv4", "sigma", "0.01", "sigma", "0.03"],
+        ["conv5", "sigma", "0.01", "sigma", "0.03"],
+        ["pool5", "after", "relu5", "after", "conv5"],
+        ["parameters", "60,965,224", "60,965,224"],
+    ]
+    record = json.loads(
+        alexnet("describe", "six-conv", "--against", "code2012", "--json").out
+    )
+    assert record["parameters"] == [61_555_304, 60_965_224]
+    assert [(row["name"], twin) for row, twin in record["rows"]] == [
+        ("conv6", None),
+        ("conv6_relu", None),
+    ]
+    same = alexnet("describe", "owt", "--against", "owt")
+    assert same.out == "owt and owt have the same rows\n"
+    fails(alexnet("describe", "owt", "--against", "vgg"), "no network 'vgg'")
 
 
 def test_describe_code2012(alexnet: Alexnet) -> None:
@@ -317,7 +373,9 @@ def test_describe_code2012(alexnet: Alexnet) -> None:
     assert max(map(len, lines)) <= 80
     assert "".join(ran.out.split()).endswith("total60,965,224724,406,816")
     rows = {line.split()[0]: line.split() for line in lines if line.split()}
-    assert rows["conv1"][-3:] == ["55×55×96", "34,944", "105,415,200"]
+    assert rows["conv1"][-4:] == ["55×55×96", "11/4", "34,944", "105,415,200"]
+    assert rows["conv5"][-3] == "195/16"
+    assert rows["relu7"] == ["relu7", "relu", "4096"]  # sees all that fc6 sees
     assert "own" in rows["conv2"]
     assert "both" in rows["conv3"]
 
@@ -330,6 +388,7 @@ def test_describe_json(alexnet: Alexnet) -> None:
     layers = {layer["name"]: layer for layer in record["layers"]}
     assert layers["conv2"]["reads"] == "own"
     assert layers["conv2"]["output"] == [27, 27, 256]
+    assert layers["conv2"]["field"] == {"size": 51, "stride": 8, "first": -16}
     assert sum(layer["parameters"] for layer in layers.values()) == 60_965_224
 
 
@@ -377,16 +436,12 @@ def test_eval_json(alexnet: Alexnet, digits_run: Path) -> None:
     last = json.loads(metrics[-1])
     assert last["split"] == "eval"
     assert record["top1_error"] == pytest.approx(last["top1_error"])
-
-
-def test_eval_counts_every_picture_once(alexnet: Alexnet, digits_run: Path) -> None:
-    options = ("--ckpt", digits_run, "--devices", 1, "--json", "--batch-size")
-    whole = json.loads(alexnet("eval", *options, 360).out)
-    for batch_size in (7, 1000):
-        other = json.loads(alexnet("eval", *options, batch_size).out)
-        assert other["images"] == 360
-        assert other["top1_error"] == whole["top1_error"]
-        assert other["log_prob"] == pytest.approx(whole["log_prob"], rel=1e-5)
+    # Every picture counts once, also where the batches do not come out even.
+    options = ("--ckpt", digits_run, "--devices", 1, "--batch-size", 7)
+    other = json.loads(alexnet("eval", *options, "--json").out)
+    assert other["images"] == 360
+    assert other["top1_error"] == record["top1_error"]
+    assert other["log_prob"] == pytest.approx(record["log_prob"], rel=1e-5)
 
 
 def test_eval_for_people(alexnet: Alexnet, digits_run: Path, tmp_path: Path) -> None:
@@ -408,6 +463,52 @@ def test_eval_of_another_split(alexnet: Alexnet, digits_run: Path) -> None:
     assert "a test split" not in alexnet("eval", *options).err
 
 
+def test_eval_of_an_ensemble(alexnet: Alexnet, digits_run: Path) -> None:
+    steps = [digits_run / "checkpoints" / step for step in ("20", "60")]
+    options = ("--ckpt", steps[0], "--ckpt", steps[1], "--devices", 1)
+    record = json.loads(alexnet("eval", *options, "--json").out)
+    assert record["images"] == 360
+    assert record["checkpoints"] == list(map(str, steps))
+    assert record["weights"] == [1, 1]
+    assert "weights_found_on" not in record
+    searched = json.loads(
+        alexnet("eval", *options, "--weights", "search", "--json").out
+    )
+    assert searched["weights_found_on"] == "digits test"
+    assert searched["top5_error"] <= record["top5_error"]
+    found = ",".join(map(str, searched["weights"]))
+    again = json.loads(alexnet("eval", *options, "--weights", found, "--json").out)
+    assert again["top1_error"] == pytest.approx(searched["top1_error"])
+    ran = alexnet("eval", *options, "--weights", "search")
+    assert ran.code == 0
+    assert "these figures are optimistic; on another split: --weights " in ran.err
+    assert "(step 20, weight " in ran.out
+
+
+def test_eval_of_some_classes(
+    alexnet: Alexnet, digits_run: Path, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    sample = min((digits_run / "samples").glob("*-3.png"))
+    for split in ("train", "val"):
+        for name in ("3", "8"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            Image.open(sample).save(folder / "a.png")
+    options = ("--ckpt", digits_run, "--devices", 1, "--data", "folder:photos")
+    ran = alexnet("eval", *options)
+    assert ran.code == 0
+    assert "2 of folder:" in ran.out
+    assert "photos val, 1 view each; 2 of 10 classes" in ran.out
+    (told,) = json.loads(
+        alexnet("predict", sample, *options[:4], "--format", "json").out
+    )
+    said = told["predictions"][0]["class"]  # of the same picture in both folders
+    wrong = (said != 3) + (said != 8)
+    assert f"{wrong / 2:.2%} ({wrong} wrong)" in ran.out
+
+
 def test_eval_refuses(alexnet: Alexnet, digits_run: Path, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -417,7 +518,11 @@ def test_eval_refuses(alexnet: Alexnet, digits_run: Path, tmp_path: Path) -> Non
             folder.mkdir(parents=True)
             Image.new("RGB", (40, 40)).save(folder / "a.png")
     eval_ = ("eval", "--ckpt", digits_run, "--devices", 1)
-    fails(alexnet(*eval_, "--data", "folder:photos"), "has 2 classes", " 10;")
+    ran = alexnet(*eval_, "--data", "folder:photos")
+    fails(ran, "has 2 classes that the checkpoint", "does not know: cat, dog; it knows")
+    fails(alexnet(*eval_, "--weights", "1"), "--weights 1: give two checkpoints to w")
+    ran = alexnet(*eval_, "--ckpt", digits_run / "20", "--weights", "1,1,1")
+    fails(ran, "--weights 1,1,1: 3 given for 2 checkpoints; give one each, in order")
     fails(alexnet(*eval_, "--views", "10"), "--views 10: this checkpoint allows 1;")
     fails(alexnet(*eval_, "--eval-split", "val"), "digits has no split 'val'")
     fails(alexnet("eval", "--ckpt", digits_run / "40000"), "it does not exist")
@@ -441,6 +546,54 @@ def test_damaged_checkpoints(
     fails(alexnet("eval", "--ckpt", step), "is damaged", "use another step")
     assert alexnet("eval", "--ckpt", run / "40", "--devices", 1).code == 0
     gc.collect()  # Orbax leaves coroutines behind that nothing awaits
+
+
+# --- activations, features ----------------------------------------------------------
+
+
+def test_activations(alexnet: Alexnet, digits_run: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    sample = sorted((digits_run / "samples").iterdir())[0]
+    options = ("--ckpt", digits_run, "--devices", 1)
+    ran = alexnet("activations", sample, "--out", "x.npz", *options)
+    assert ran.code == 0
+    shown = dict(line.split() for line in ran.out.splitlines()[1:])
+    with np.load(tmp_path / "x.npz") as file:
+        shapes = {name: "×".join(map(str, file[name].shape)) for name in file}
+    assert shown == shapes
+    assert (shapes["input"], shapes["logits"]) == ("1×28×28×1", "1×10")
+    (tmp_path / "bad.png").write_text("no picture")
+    fails(alexnet("activations", "bad.png", "--out", "y.npz", *options), "bad.png")
+    ran = alexnet("activations", sample, "--out", tmp_path, *options)
+    fails(ran, "is a folder; name a file")
+    assert not (tmp_path / "y.npz").exists()
+
+
+def test_features(alexnet: Alexnet, digits_run: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    samples = sorted((digits_run / "samples").iterdir())
+    options = ("--ckpt", digits_run, "--devices", 1, "--layer")
+    ran = alexnet("features", samples[0].parent, "--out", "x.npz", *options, "fc4")
+    assert ran.code == 0
+    assert "features    10×128" in ran.out
+    (tmp_path / "bad.png").write_text("no picture")
+    inputs = (samples[3], "bad.png", samples[1])
+    ran = alexnet("features", *inputs, "--out", "y.npz", *options, "pool1")
+    assert ran.code == 1
+    assert "bad.png: " in ran.err
+    assert "1 of 3 inputs could not be read" in ran.err
+    with np.load(tmp_path / "y.npz") as file:
+        assert file["images"].tolist() == [str(samples[3]), str(samples[1])]
+        assert file["features"].shape[0] == 2
+        assert file["features"].ndim == 4
+    ran = alexnet("features", "bad.png", "--out", "z.npz", *options, "fc4")
+    assert ran.code == 1
+    assert "none of 1 inputs could be read; nothing is written" in ran.err
+    ran = alexnet("features", *inputs, "--out", "z.npz", *options, "fc9")
+    fails(ran, "--layer fc9: digits has no such layer; it has input, conv1")
+    assert not (tmp_path / "z.npz").exists()
 
 
 # --- prepare ------------------------------------------------------------------------

@@ -19,13 +19,6 @@ CASES = [  # side, kernel, stride, pad; ceiling rule
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def arrays(side, kernel, *, batch=3, inputs=2, outputs=4, dtype: type = np.float32):
     rng = np.random.default_rng(side * 100 + kernel)
     x = rng.normal(size=(batch, side, side, inputs)).astype(dtype)

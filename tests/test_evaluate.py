@@ -5,9 +5,11 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from alexnet_jax import checkpoint, data, evaluate
+from alexnet_jax import checkpoint, classes, data, evaluate
 from alexnet_jax.data import ArraySource
+from alexnet_jax.data.imagenet import class_names
 from alexnet_jax.errors import ConfigError, DataError
 from alexnet_jax.mesh import make_mesh
 from alexnet_jax.networks import network
@@ -53,7 +55,7 @@ def by_hand(loaded, test_split):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "devices"), [(1, 1), (7, 1), (128, 1), (360, 1), (7, 4), (128, 4)]
+    ("batch_size", "devices"), [(1, 1), (7, 1), (128, 1), (1000, 1), (7, 4), (128, 4)]
 )
 def test_every_image_counts_once(batch_size, devices, loaded, test_split, by_hand):
     ranks, logs = by_hand
@@ -114,28 +116,88 @@ def test_ten_views_are_the_mean_of_their_softmax(loaded, test_split):
     }
 
 
+# Classes by name.
+
+
+def test_some_of_the_classes_in_any_order(loaded, test_split, by_hand):
+    """They are scored among all ten."""
+    ranks, logs = by_hand
+    kept = np.isin(test_split.labels, (7, 2, 4))
+    some = ArraySource(
+        "some",
+        ["7", "2", "4"],
+        test_split.images[kept],
+        np.array([(7, 2, 4).index(n) for n in test_split.labels[kept]], "i4"),
+        np.array(test_split.ids)[kept].tolist(),
+    )
+    *_, found = results(loaded[1], some)
+    assert found.images == kept.sum()
+    assert found.top1_error == pytest.approx((ranks[kept] > 0).mean())
+    assert found.top5_error == pytest.approx((ranks[kept] > 4).mean())
+    assert found.log_prob == pytest.approx(logs[kept].mean(), rel=1e-5)
+
+
+def test_folders_called_by_name_for_a_checkpoint_of_ids(loaded, tmp_path, test_split):
+    """Folders in the order of their names, the checkpoint's in that of the ids."""
+    ids = class_names()[:10]
+    names = classes.readable(ids)
+    called = dataclasses.replace(
+        loaded[1], meta=dataclasses.replace(loaded[1].meta, classes=ids)
+    )
+    chosen = [n for n in range(40) if test_split.labels[n] in (9, 1, 4)]
+    for index in chosen:
+        record = test_split[index]
+        folder = ids[record.label] if record.label == 4 else names[record.label]
+        for part in ("train", "val"):
+            path = tmp_path / part / folder / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(record.image[..., 0]).save(path)
+    source, _ = data.open_split(f"folder:{tmp_path}", None, "val")
+    assert source.classes == ["goldfish", "n01494475", "ostrich"]
+    *_, found = results(called, source)
+    as_digits = ArraySource(
+        "digits",
+        test_split.classes,
+        test_split.images[chosen],
+        test_split.labels[chosen],
+        [test_split.ids[n] for n in chosen],
+    )
+    *_, wanted = results(loaded[1], as_digits)
+    assert found.images == len(chosen)
+    assert dataclasses.asdict(found) == pytest.approx(
+        dataclasses.asdict(wanted), rel=1e-5
+    )
+
+
 # Refusals.
 
 
-def renamed(classes):
+def photos(classes):
     pixels = np.zeros((1, 32, 32, 1), np.uint8)
     return ArraySource("photos", classes, pixels, np.zeros(1, "i4"), ["a"])
 
 
-def test_classes_that_are_not_the_checkpoints(loaded):
+def test_classes_that_the_checkpoint_does_not_know(loaded):
     path = loaded[1].path
     with pytest.raises(DataError) as raised:
-        results(loaded[1], renamed(["cat", "dog"]))
+        results(loaded[1], photos(["cat", "7", "dog"]))
     assert str(raised.value) == (
-        f"photos has 2 classes, the checkpoint {path} 10; evaluate on the data it was "
-        "trained for"
+        f"photos has 2 classes that the checkpoint {path} does not know: cat, dog; it "
+        "knows 10, such as 0, 1, 2: name them as it does, or evaluate on the data it "
+        "was trained for"
     )
     with pytest.raises(DataError) as raised:
-        results(loaded[1], renamed(list("0123465789")))
-    assert str(raised.value) == (
-        f"class 5 is '6' in photos but '5' in the checkpoint {path}; evaluate on the "
-        "data it was trained for"
+        results(loaded[1], photos([f"c{n}" for n in range(13)]))
+    assert (
+        "does not know: c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 3 more; it knows 10"
+    ) in str(raised.value)
+    ids = dataclasses.replace(
+        loaded[1], meta=dataclasses.replace(loaded[1].meta, classes=class_names()[:10])
     )
+    with pytest.raises(
+        DataError, match=r"1 class that .* such as tench, goldfish, gre"
+    ):
+        results(ids, photos(["tench", "crane"]))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -60,9 +62,8 @@ def test_of_the_same_classes_everything_is_taken_over(digits_run):
 
 def test_of_other_classes_the_classifier_is_drawn_anew(digits_run):
     job, drawn = planned(digits_run)
-    renamed = dataclasses.replace(
-        job.dataset.train, classes=[f"letter {n}" for n in range(10)]
-    )
+    train: Any = job.dataset.train
+    renamed = dataclasses.replace(train, classes=[f"letter {n}" for n in range(10)])
     dataset = dataclasses.replace(job.dataset, train=renamed)
     job = dataclasses.replace(job, dataset=dataset)
     state, _, what = finetune.start(job, drawn, SOME)
@@ -93,7 +94,8 @@ def test_the_first_scores_are_those_of_the_weights(digits_run):
     state, preprocess, _ = finetune.start(job, drawn, measure(job))
     weights = loaded(digits_run)
     predict = steps.forward(DIGITS, 10, job.mesh, views=1, precision="f32")
-    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), np.uint8)
+    draw = np.random.default_rng(0)
+    images = jnp.asarray(draw.integers(0, 256, (4, 32, 32, 1), np.uint8))
     ours = predict(state.params, jax.device_put(preprocess), images)
     theirs = predict(weights.params, weights.preprocess, images)
     np.testing.assert_array_equal(ours, theirs)

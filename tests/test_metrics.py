@@ -9,8 +9,6 @@ import pytest
 
 from alexnet_jax import metrics
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def random_scores(count=200, classes=12, seed=0):
     rng = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from math import prod
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import PartitionSpec as P
+from jax.test_util import check_grads
 
 from alexnet_jax import model
 from alexnet_jax.mesh import make_mesh
@@ -24,19 +26,13 @@ from alexnet_jax.table import (
     Network,
     Relu,
     ResponseNorm,
+    Row,
     SpatialNorm,
     trace,
 )
 
-MESHES = [(1, 1), (1, 2), (2, 1), (2, 2), (4, 2)]  # 'data' x 'tower'
+MESHES = [(1, 1), (1, 2), (4, 2)]  # 'data' x 'tower'; test_steps.py has others
 BATCH, CLASSES = 8, 7
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def shrunken(row):
@@ -320,6 +316,46 @@ def test_other_tables_too(network):
         assert max(jax.tree.leaves(distances)) < 1e-5, distances
 
 
+EVERY_KIND = dataclasses.replace(
+    OWN_UNITS,
+    name="every-kind",
+    rows=(
+        Conv("conv1", 4, kernel=3, stride=2, reads="both", sigma=0.4),
+        ResponseNorm("norm1", alpha=0.9),
+        MaxPool("pool1"),
+        Relu("relu1"),
+        LocallyConnected("local2", 2, kernel=2, sigma=0.4),
+        SpatialNorm("cnorm2", size=3, alpha=0.9),
+        Conv("conv3", 3, kernel=2, pad=1, sigma=0.4),
+        ResponseNorm("norm3", size=3, alpha=0.9, reads="both"),
+        AvgPool("pool3", size=2),
+        Dense("fc4", 6, reads="own", sigma=0.4),
+        Dropout("drop4", rule="inverted"),
+        Dense("fc5", 6, sigma=0.4),
+        Dropout("drop5"),
+        Classifier("fc6", sigma=0.4),
+    ),
+)
+
+
+def test_the_gradient_in_float64_is_that_of_small_steps_for_every_kind_of_row():
+    kinds = set(get_args(Row))
+    assert {type(row) for row in EVERY_KIND.rows} == kinds
+    with jax.enable_x64(True):
+        params, images, labels, masks = inputs(EVERY_KIND)
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
+        images = jnp.asarray(images[:2], jnp.float64)
+        masks = {name: mask[:2] for name, mask in masks.items()}
+        forward = body(EVERY_KIND, 1, 1, dtype=jnp.float64)
+
+        def loss(params, images):
+            return cross_entropy(forward(params, images, masks), labels[:2])
+
+        assert jax.eval_shape(loss, params, images).dtype == jnp.float64
+        close = {"atol": 1e-7, "rtol": 1e-7}
+        check_grads(jax.jit(loss), (params, images), 1, ["rev"], **close)
+
+
 def test_record_holds_every_rows_output():
     params, images, _, _ = inputs(DIGITS)
     graph = model.graph(DIGITS, CLASSES)
@@ -391,8 +427,15 @@ def test_first_weights_are_normal_and_biases_constant():
 
 
 def test_pytorchs_first_weights_are_uniform_within_the_root_of_the_fan_in():
-    params = model.init(OWT, 1000, jax.random.key(3))
-    for name, fan_in in (("conv1", 3 * 11 * 11), ("fc8", 4096)):
+    fans = {"conv1": 3 * 11 * 11, "fc8": 4096}
+
+    @jax.jit
+    def some():  # the other 57 million are not drawn
+        params = model.init(OWT, 1000, jax.random.key(3))
+        return {name: params[name] for name in fans}
+
+    params = some()
+    for name, fan_in in fans.items():
         for values in params[name].values():
             values = np.asarray(values, np.float64) * np.sqrt(fan_in)
             assert np.abs(values).max() <= 1

@@ -16,13 +16,6 @@ CONSTANTS = [  # size, alpha, beta, k; alpha large enough to matter
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def over_maps(x, towers, size, alpha, beta, k):
     """Divide by the squares of a map's neighbours in its tower, map by map."""
     width = x.shape[-1] // towers

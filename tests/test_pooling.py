@@ -12,13 +12,6 @@ from alexnet_jax.pooling import avg_pool, max_pool
 WINDOWS = [(3, 2), (2, 2), (3, 1), (2, 3), (5, 2)]  # size and stride; first the paper's
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def sides(size, stride):
     """Return sides; on none does a window start behind the picture, as 2 / 3 can."""
     few = {(3, 2): range(5, 14), (2, 3): (5, 7, 8, 13)}

@@ -1,5 +1,6 @@
 """Prediction: one answer for every input, in order, whatever the inputs are."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from alexnet_jax import checkpoint, data
+from alexnet_jax.data.imagenet import class_names
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.mesh import make_mesh
 from alexnet_jax.networks import network
@@ -97,6 +99,25 @@ def test_labels_of_ones_own(loaded, digits):
     names = [f"digit {n}" for n in range(10)]
     (answer,) = ask(loaded, digits[:1], labels=names)
     assert all(g.label == f"digit {g.index}" for g in answer.guesses)
+
+
+def test_imagenets_classes_have_readable_labels(loaded, digits):
+    ids = [*class_names()[130:139], "n99999999"]
+    meta = dataclasses.replace(loaded.meta, classes=ids)
+    called = dataclasses.replace(loaded, meta=meta)
+    (answer,) = ask(called, digits[:1], top=10)
+    (plain,) = ask(loaded, digits[:1], top=10)
+    labels = {guess.index: guess.label for guess in answer.guesses}
+    assert labels[0] == "flamingo"
+    assert labels[4] == "crane bird"
+    assert labels[9] == "n99999999"  # no class of ImageNet's, yet a WordNet id
+    for guess, other in zip(answer.guesses, plain.guesses, strict=True):
+        assert guess.wordnet_id == ids[guess.index]
+        assert (guess.index, guess.probability) == (other.index, other.probability)
+        assert other.wordnet_id is None
+    (answer,) = ask(called, digits[:1], labels=list("abcdefghij"))
+    assert answer.guesses[0].label == "abcdefghij"[answer.guesses[0].index]
+    assert answer.guesses[0].wordnet_id == ids[answer.guesses[0].index]
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 32])

@@ -219,7 +219,9 @@ def test_folders_patterns_and_order(
     assert named == ["b.png", "sub/c.png", "a.png", "b.png", "none*.png"]
 
 
-def test_stdin(digits_run: Path, tmp_path: Path) -> None:
+def test_stdin(
+    predict: Callable[..., Ran], digits_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One picture from a pipe, among files; the real command."""
     sample = sorted((digits_run / "samples").iterdir())[0]
     command = [sys.executable, "-m", "alexnet_cli", "predict", "-", str(sample)]
@@ -231,9 +233,10 @@ def test_stdin(digits_run: Path, tmp_path: Path) -> None:
     piped, named = json.loads(ran.stdout)
     assert piped["image"] == "-"
     assert piped["predictions"] == named["predictions"]
-    broken = subprocess.run(command, input=b"", capture_output=True)
-    assert broken.returncode == 1
-    piped, named = json.loads(broken.stdout)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    broken = predict("-", sample, "--format", "json")
+    assert broken.code == 1
+    piped, named = json.loads(broken.out)
     assert piped["image"] == "-"
     assert piped["error"]
     assert named["predictions"]

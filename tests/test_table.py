@@ -1,12 +1,29 @@
-"""Shapes, parameters and multiply-adds that follow from a table, by arithmetic."""
+"""Shapes, parameters, multiply-adds and fields that follow from a table."""
 
 from math import prod
 
+import jax
+import numpy as np
 import pytest
 
+from alexnet_jax import augment, model, steps
 from alexnet_jax.cifar_networks import CIFAR_80SEC
+from alexnet_jax.mesh import make_mesh
 from alexnet_jax.networks import CODE2012
-from alexnet_jax.table import conv_size, pool_size, trace
+from alexnet_jax.table import (
+    AvgPool,
+    Classifier,
+    Conv,
+    Dense,
+    LocallyConnected,
+    MaxPool,
+    Network,
+    ResponseNorm,
+    SpatialNorm,
+    conv_size,
+    pool_size,
+    trace,
+)
 
 
 def traced(network=CODE2012, classes=None):
@@ -157,3 +174,88 @@ def test_only_the_classifier_follows_the_number_of_classes(classes):
     assert few.pop("fc8").weights == {"kernel": (4096, classes), "bias": (classes,)}
     del thousand["fc8"]
     assert few == thousand
+
+
+# What a unit sees.
+
+
+def test_fields_of_code2012():
+    """Size and stride by hand: k - 1 more steps of the layer below at each layer."""
+    fields = {
+        name: (record.field.size, record.field.stride, record.field.first)
+        for name, record in traced().items()
+    }
+    assert fields["conv1"] == fields["norm1"] == (11, 4, 0)
+    assert fields["pool1"] == fields["relu1"] == (11 + 2 * 4, 8, 0)
+    assert fields["conv2"] == (19 + 4 * 8, 8, -2 * 8)
+    assert fields["cnorm2"] == (51 + 4 * 8, 8, -16 - 2 * 8)
+    assert fields["pool2"] == (83 + 2 * 8, 16, -32)
+    assert fields["conv3"] == (99 + 2 * 16, 16, -48)
+    assert fields["conv4"] == (131 + 2 * 16, 16, -64)
+    assert fields["conv5"] == (163 + 2 * 16, 16, -80)
+    assert fields["pool5"] == (195 + 2 * 16, 32, -80)
+    # Six units of 227 pixels, 32 apart: all of the 224, and 80 and 83 beyond.
+    assert fields["fc6"] == fields["fc8"] == (227 + 5 * 32, 0, -80)
+
+
+def test_a_unit_sees_all_of_its_field_and_nothing_else():
+    """The picture changed around the field, then along each of its four sides."""
+    table = Network(
+        name="every kind of row that looks about",
+        source="",
+        towers=2,
+        input_size=38,
+        channels=1,
+        classes=2,
+        rows=(
+            Conv("conv1", 4, kernel=4, stride=3, pad=1, reads="both", sigma=1.0),
+            ResponseNorm("norm1"),
+            MaxPool("pool1", size=2, stride=2),
+            SpatialNorm("cnorm1", size=3, alpha=1.0),
+            Conv("conv2", 4, kernel=3, pad=1, reads="own", sigma=1.0),
+            AvgPool("pool2"),
+            LocallyConnected("local3", 4, kernel=2, reads="both", sigma=1.0),
+            Dense("fc4", 8, sigma=1.0),
+            Classifier("fc5"),
+        ),
+    )
+    draw, side = np.random.default_rng(0), table.input_size
+    names = ("conv1", "pool1", "cnorm1", "conv2", "pool2", "local3", "fc4")
+    cases, images = [], []
+    for record in trace(table):
+        if record.row.name not in names:
+            continue
+        field, last = record.field, record.outputs[0] - 1
+        places = {(0, 0), (last, last), (0, last), (last // 2, last // 2)}
+        for place in places if len(record.outputs) == 3 else {()}:
+            top, left = (field.first + field.stride * i for i in place or (0, 0))
+            rows = slice(max(top, 0), min(top + field.size, side))
+            columns = slice(max(left, 0), min(left + field.size, side))
+            cases.append((record.row.name, place))
+            picture = draw.integers(0, 256, (side, side, 1), np.uint8)
+            around = draw.integers(0, 256, picture.shape, np.uint8)
+            around[rows, columns] = picture[rows, columns]
+            images += [picture, around]
+            for edge in (0, -1):
+                for axis in (0, 1):
+                    changed = picture.copy()
+                    inside = changed[rows, columns].swapaxes(0, axis)
+                    inside[edge] = 255 * draw.integers(0, 2, inside[edge].shape)
+                    images.append(changed)
+    params = model.init(table, 2, jax.random.key(0))
+    run = steps.layers(
+        table, 2, make_mesh(table, devices=1), names=names, precision="f32"
+    )
+    plain = augment.Preprocess(
+        *(np.zeros(shape, np.float32) for shape in ((side, side, 1), (1, 1))),
+        scale=np.ones(1, np.float32),
+    )
+    found = jax.device_get(run(params, plain, np.stack(images)))
+    assert len(cases) > 20
+    for number, (name, place) in enumerate(cases):
+        whole, around, *edges = (
+            found[name][6 * number + variant][place] for variant in range(6)
+        )
+        np.testing.assert_allclose(around, whole, rtol=1e-4, err_msg=f"{name} {place}")
+        for changed in edges:
+            assert not np.allclose(changed, whole, rtol=1e-3), f"{name} {place}"

@@ -23,11 +23,9 @@ from alexnet_jax import (
     recipes,
     rundir,
     steps,
-    train,
 )
 from alexnet_jax import evaluate as evaluation
 from alexnet_jax.checkpoint import Checkpoints
-from alexnet_jax.config import RunConfig
 from alexnet_jax.errors import CheckpointError, ConfigError, TrainingError
 from alexnet_jax.events import (
     Advice,
@@ -112,55 +110,9 @@ def tiny_network():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick(quick_compile):
-    """Compile alike runs once; make figures only in the one test that looks at them.
-
-    What is compiled is a function of the recipe and the mesh, less what only says when
-    to stop, to test and to save.
-    """
-    free = {"steps": None, "eval_every": 1.0, "save_every": 1.0, "keep": 1}
-
-    def once(make, address):
-        made = {}
-
-        def remembered(*arguments, **options):
-            key = address(*arguments, **options)
-            if key not in made:
-                made[key] = make(*arguments, **options)
-            return made[key]
-
-        return remembered
-
-    def of_job(job):
-        same = job.recipe.run.model_copy(update=free)
-        plain = job.recipe.model_copy(update={"run": same})
-        return recipes.dump(plain), job.mesh
-
-    def of_state(recipe, table, classes, mesh):
-        return recipes.dump(recipe.model_copy(update={"run": RunConfig()})), mesh
-
-    def create(recipe, table, classes, mesh):
-        where = steps.abstract_state(recipe, table, classes, mesh)
-        return jax.tree.map(
-            lambda array, leaf: jax.device_put(array.copy(), leaf.sharding),
-            drawn(recipe, table, classes, mesh),
-            where,
-        )
-
-    draw = steps.create_state
-    drawn = once(
-        lambda *arguments: jax.device_get(draw(*arguments)),
-        lambda *arguments: (*of_state(*arguments), arguments[0].run.seed),
-    )
+def quick(compile_once):
+    """Make figures only in the one test that looks at them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "compile_step", once(job.compile_step, of_job))
-        patch.setattr(steps, "abstract_state", once(steps.abstract_state, of_state))
-        patch.setattr(steps, "create_state", create)
-        patch.setattr(
-            steps,
-            "eval_step",
-            once(steps.eval_step, lambda *fixed, **options: (*fixed, *options.items())),
-        )
         patch.setattr(figures, "learning_curves", lambda *_, **__: None)
         patch.setattr(figures, "filters", lambda *_, **__: None)
         yield

@@ -11,7 +11,7 @@ from alexnet_cli import options, view
 
 if TYPE_CHECKING:
     from alexnet_jax.checkpoint import Meta
-    from alexnet_jax.table import Network, Traced
+    from alexnet_jax.table import Network, Row, Traced
 
 
 def describe(
@@ -23,23 +23,38 @@ def describe(
             autocompletion=options.complete_network,
         ),
     ] = "code2012",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NETWORK",
+            help="Show only the rows that differ from this network's.",
+            autocompletion=options.complete_network,
+        ),
+    ] = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Show a network layer by layer: shapes, parameters, multiply-adds.
 
-    Of a checkpoint also its step, its result, its classes and its recipe.
+    `sees` is what a unit sees of the input: side of a square / pixels from one unit's
+    to the next one's. Of a checkpoint also its step, its result, its classes and its
+    recipe.
 
     Examples:
       alexnet describe
+      alexnet describe paper --against code2012
       alexnet describe digits --json
       alexnet describe runs/digits-1
     """
     from alexnet_jax.errors import ConfigError
-    from alexnet_jax.networks import NETWORKS
+    from alexnet_jax.networks import NETWORKS, network
 
+    other = None if against is None else network(against)
     if what in NETWORKS:
-        _show(NETWORKS[what], None, None, as_json)
+        if other is None:
+            _show(NETWORKS[what], None, None, as_json)
+        else:
+            _compare(NETWORKS[what], other, as_json)
         return
     if not Path(what).expanduser().exists() and "/" not in what:
         raise ConfigError(
@@ -50,11 +65,13 @@ def describe(
 
     runtime.set_up()
     from alexnet_jax import checkpoint
-    from alexnet_jax.networks import network
 
     path = checkpoint.resolve(what)
     meta = checkpoint.read_meta(path)
-    _show(network(meta.network), meta, path, as_json)
+    if other is None:
+        _show(network(meta.network), meta, path, as_json)
+    else:
+        _compare(network(meta.network), other, as_json)
 
 
 def _show(
@@ -90,13 +107,14 @@ def _show(
         head += _of_checkpoint(meta, path)
     view.answer(view.pairs(head), "")
     size = (network.input_size, network.input_size, network.channels)
-    rows = [("image", "", "", _shape(size), "", "")]
+    rows = [("image", "", "", _shape(size), "", "", "")]
     rows += [
         (
             row.row.name,
             _kind(row),
             row.reads,
             _shape(row.outputs),
+            _field(row),
             f"{row.parameters:,}" if row.parameters else "",
             f"{row.macs:,}" if row.macs else "",
         )
@@ -104,16 +122,91 @@ def _show(
     ]
     view.answer(
         view.table(
-            ("layer", "", "reads", "output", "parameters", "multiply-adds"),
+            ("layer", "", "reads", "output", "sees", "parameters", "multiply-adds"),
             rows,
-            right=("output", "parameters", "multiply-adds"),
-            last=("total", "", "", "", f"{parameters:,}", f"{macs:,}"),
+            right=("output", "sees", "parameters", "multiply-adds"),
+            last=("total", "", "", "", "", f"{parameters:,}", f"{macs:,}"),
         )
     )
 
 
+def _compare(one: "Network", other: "Network", as_json: bool) -> None:
+    """Show the rows in which two tables differ."""
+    from alexnet_jax.table import differences, trace
+
+    found = list(differences(one, other))
+    facts = ("towers", "input_size", "channels", "classes")
+    apart = {
+        name: (getattr(one, name), getattr(other, name))
+        for name in facts
+        if getattr(one, name) != getattr(other, name)
+    }
+    sums = [sum(row.parameters for row in trace(table)) for table in (one, other)]
+    if as_json:
+        record = {
+            "network": one.name,
+            "against": other.name,
+            "parameters": sums,
+            "facts": apart,
+            "rows": [[_values(row) for row in pair] for pair in found],
+        }
+        print(json.dumps(record))
+        return
+    rows = [(name.replace("_", " "), *map(str, pair)) for name, pair in apart.items()]
+    moved = {row for row, twin in found if row and twin is None and row in other.rows}
+    for row, twin in found:
+        if row in moved:
+            rows.append((row.name, _place(row, one), _place(row, other)))  # pyright: ignore[reportOptionalMemberAccess]
+        elif twin not in moved:
+            rows.append(_side_by_side(row, twin))
+    if not rows:
+        view.answer(f"{one.name} and {other.name} have the same rows")
+        return
+    view.answer(
+        view.table(
+            ("", one.name, other.name),
+            rows,
+            last=("parameters", *(f"{count:,}" for count in sums)),
+        )
+    )
+
+
+def _values(row: "Row | None") -> dict[str, Any] | None:
+    if row is None:
+        return None
+    return {"kind": type(row).__name__, **dataclasses.asdict(row)}
+
+
+def _place(row: "Row", table: "Network") -> str:
+    place = table.rows.index(row)
+    return f"after {table.rows[place - 1].name}" if place else "first"
+
+
+def _side_by_side(row: "Row | None", twin: "Row | None") -> tuple[str, str, str]:
+    """Say what two rows are; of two of one kind only the constants that differ."""
+    values, others = _values(row) or {}, _values(twin) or {}
+    alike = {name for name in values if values[name] == others.get(name)}
+
+    def said(values: dict[str, Any]) -> str:
+        kind = values.get("kind", "none")
+        if "kind" in alike:
+            kind = ""
+        constants = [
+            f"{name} {value}"
+            for name, value in values.items()
+            if name not in {"kind", "name"} | alike
+        ]
+        return ", ".join([kind] * bool(kind) + constants)
+
+    name = values.get("name") or others["name"]
+    return name, said(values), said(others)
+
+
 def _of_checkpoint(meta: "Meta", path: Path) -> list[tuple[str, str]]:
-    shown = ", ".join(meta.classes[:10]) + (", ..." if len(meta.classes) > 10 else "")
+    from alexnet_jax.classes import readable
+
+    names = ", ".join(readable(meta.classes[:10]))
+    shown = names + (", ..." if len(meta.classes) > 10 else "")
     rows = [
         ("checkpoint", view.short(path)),
         ("step", f"{meta.step:,} of {meta.total_steps:,} (epoch {meta.epoch:.1f})"),
@@ -144,6 +237,7 @@ def _record(row: "Traced") -> dict[str, Any]:
         "kind": type(row.row).__name__,
         "reads": row.reads or None,
         "output": list(row.outputs),
+        "field": dataclasses.asdict(row.field),
         "weights": {name: list(shape) for name, shape in row.weights.items()},
         "parameters": row.parameters,
         "macs": row.macs,
@@ -155,6 +249,11 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
 
+def _field(row: "Traced") -> str:
+    """Say what a unit sees; nothing where it is all that the layer below sees."""
+    return f"{row.field.size}/{row.field.stride}" if row.field.stride else ""
+
+
 def _kind(row: "Traced") -> str:
     """Say in a few characters what a layer does."""
     layer: Any = row.row
@@ -164,10 +263,12 @@ def _kind(row: "Traced") -> str:
             return f"conv {layer.kernel}×{layer.kernel}{stride}"
         case "MaxPool" | "AvgPool" as kind:
             return f"{kind[:3].lower()} {layer.size}×{layer.size}/{layer.stride}"
+        case "LocallyConnected":
+            return f"local {layer.kernel}×{layer.kernel}"
         case "ResponseNorm":
-            return f"norm over {layer.size} maps"
+            return f"norm {layer.size} maps"
         case "SpatialNorm":
-            return f"norm over {layer.size}×{layer.size}"
+            return f"norm {layer.size}×{layer.size}"
         case "Dropout":
             return f"dropout {1 - layer.keep:g}"
         case kind:

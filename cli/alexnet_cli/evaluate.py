@@ -1,13 +1,22 @@
-"""``alexnet eval``: test a checkpoint on a split, every picture once."""
+"""``alexnet eval``: test a checkpoint, or several as one, on a split."""
 
 import dataclasses
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import typer
 
 from alexnet_cli import options, runs, runtime, view
 
+if TYPE_CHECKING:
+    from alexnet_jax.checkpoint import Meta
+    from alexnet_jax.data import Role, Source
+
 
 def evaluate(
-    ckpt: options.Ckpt = None,
+    ckpt: options.Ckpts = None,
+    weights: options.Weights = None,
     data: options.Data = None,
     data_dir: options.DataDir = None,
     eval_split: options.EvalSplit = None,
@@ -21,26 +30,143 @@ def evaluate(
     """Test a trained network: top-1 and top-5 error, log-probability.
 
     Every picture of the split counts once, on any batch size and number of devices.
-    Without --data it is the split that the run itself was tested on.
+    Without --data it is the split that the run itself was tested on. Other data may
+    have some of the checkpoint's classes, by name or WordNet id, in any order.
+
+    Several --ckpt are an ensemble: the mean of their probabilities, or a weighted one.
 
     Examples:
       alexnet eval
       alexnet eval --ckpt runs/digits-1 --json
       alexnet eval --ckpt runs/imagenet-1 --views 10
       alexnet eval --ckpt runs/imagenet-1/checkpoints/9000 --data folder:photos
+      alexnet eval --ckpt runs/a --ckpt runs/b --weights search
+      alexnet eval --ckpt runs/a --ckpt runs/b --weights 1,0.5
     """
+    wanted = _weights(weights)
     runtime.set_up()
-    from alexnet_jax import checkpoint
-    from alexnet_jax import data as sources
+    from alexnet_jax import checkpoint, ensemble
     from alexnet_jax import evaluate as evaluation
-    from alexnet_jax.config import DataConfig, EvalConfig
+    from alexnet_jax.config import EvalConfig
     from alexnet_jax.errors import ConfigError
     from alexnet_jax.mesh import make_mesh
     from alexnet_jax.networks import network
 
-    path = checkpoint.resolve(ckpt or runs.newest())
-    meta = checkpoint.read_meta(path)
-    mesh = make_mesh(network(meta.network), devices=devices, towers=towers)
+    paths = [checkpoint.resolve(path) for path in ckpt or [runs.newest()]]
+    metas = [checkpoint.read_meta(path) for path in paths]
+    if wanted is not None and len(paths) == 1:
+        raise ConfigError(
+            f"--weights {weights}: give two checkpoints to weigh, or more"
+        )
+    ensemble.check_members(
+        [(path, meta.classes) for path, meta in zip(paths, metas, strict=True)]
+    )
+    ensemble.check_weights(wanted, len(paths))
+    ensemble.common_views([meta.views for meta in metas], views)
+    meshes = [
+        make_mesh(network(meta.network), devices=devices, towers=towers)
+        for meta in metas
+    ]
+    chosen = _open(paths[0], metas[0], data, data_dir, eval_split)
+    stored = EvalConfig.model_validate((metas[0].recipe or {}).get("eval", {}))
+    size = batch_size or evaluation.padded(stored.batch_size, meshes[0])
+
+    found, shares = None, None
+    with view.Progress("loading the weights", quiet=as_json) as screen:
+        loaded = [
+            checkpoint.load(path, mesh)
+            for path, mesh in zip(paths, meshes, strict=True)
+        ]
+        screen.title = f"testing on {chosen.source.name}"
+        total = len(chosen.source)
+        if len(loaded) == 1:
+            for found in evaluation.evaluate(
+                loaded[0], chosen.source, meshes[0], views=views, batch_size=size
+            ):
+                screen.advance(
+                    found.images, total, f"top-1 error {found.top1_error:.2%}"
+                )
+        else:
+            members = list(map(ensemble.Member, loaded, meshes))
+            for weighed in ensemble.evaluate(
+                members, chosen.source, weights=wanted, views=views, batch_size=size
+            ):
+                found, shares = weighed.result, weighed.weights
+                tail = f"top-5 error {found.top5_error:.2%}"
+                if weighed.searching:
+                    screen.title = f"trying weights {_listed(shares)}"
+                screen.advance(found.images, total, tail)
+    if found is None:
+        raise ConfigError(
+            f"{chosen.source.name} has no pictures; choose another --eval-split"
+        )
+    searched = wanted == "search"
+    if as_json:
+        record: dict[str, Any] = {
+            **dataclasses.asdict(found),
+            "checkpoints": [str(path) for path in paths],
+            "data": chosen.spec,
+            "split": chosen.source.name,
+            "role": chosen.role,
+        }
+        if shares is not None:
+            record["weights"] = list(shares)
+        if searched:
+            record["weights_found_on"] = chosen.source.name
+        print(json.dumps(record))
+        return
+    rows = []
+    for place, (path, meta) in enumerate(zip(paths, metas, strict=True)):
+        weight = f", weight {shares[place]:g}" if shares else ""
+        rows.append(("checkpoint", f"{view.short(path)} (step {meta.step:,}{weight})"))
+    given, known = len(chosen.source.classes), len(metas[0].classes)
+    among = f"; {given:,} of {known:,} classes" if given < known else ""
+    wrong = round(found.top1_error * found.images)
+    rows += [
+        ("pictures", f"{found.images:,} of {chosen.source.name}, {found.views} "
+         f"view{'s' * (found.views > 1)} each{among}"),
+        ("top-1 error", f"{found.top1_error:.2%} ({wrong:,} wrong)"),
+        ("top-5 error", f"{found.top5_error:.2%}"),
+        ("log-prob", f"{found.log_prob:.4f}"),
+    ]  # fmt: skip
+    view.answer(view.pairs(rows))
+    if searched and shares is not None:
+        view.note(
+            f"the weights were found on {chosen.source.name} itself, so these figures "
+            f"are optimistic; on another split: --weights {_listed(shares)}"
+        )
+    elif chosen.role == "test":
+        view.note(
+            "a test split: the figures are this checkpoint's, not the best of many"
+        )
+
+
+class Chosen(NamedTuple):
+    """The split to test on.
+
+    Attributes:
+        spec: of its data set.
+        source: the split.
+        role: what results on it may be used for.
+    """
+
+    spec: str
+    source: "Source"
+    role: "Role"
+
+
+def _open(
+    path: Path,
+    meta: "Meta",
+    data: str | None,
+    data_dir: Path | None,
+    eval_split: str | None,
+) -> Chosen:
+    """Open the data that was asked for, or a run's own."""
+    from alexnet_jax import data as sources
+    from alexnet_jax.config import DataConfig
+    from alexnet_jax.errors import ConfigError
+
     own = DataConfig.model_validate(meta.recipe["data"]) if meta.recipe else None
     if data is not None:
         spec = options.absolute(data)
@@ -51,46 +177,20 @@ def evaluate(
     if own is None or own.spec != spec:
         own = DataConfig(spec=spec, image_size=meta.image_size)
     directory = str(data_dir.expanduser()) if data_dir else own.dir
-    split = eval_split or own.eval_split
-    source, role = sources.open_split(spec, directory, split)
-    stored = EvalConfig.model_validate((meta.recipe or {}).get("eval", {}))
-    shares = mesh.shape["data"]
-    size = batch_size or -(-stored.batch_size // shares) * shares
-    evaluation.choose_views(meta.views, views)
+    source, role = sources.open_split(spec, directory, eval_split or own.eval_split)
+    return Chosen(spec, source, role)
 
-    with view.Progress("loading the weights", quiet=as_json) as screen:
-        loaded = checkpoint.load(path, mesh)
-        screen.title = f"testing on {source.name}"
-        found = None
-        for found in evaluation.evaluate(
-            loaded, source, mesh, views=views, batch_size=size
-        ):
-            screen.advance(
-                found.images, len(source), f"top-1 error {found.top1_error:.2%}"
-            )
-    if found is None:
-        raise ConfigError(f"{source.name} has no pictures; choose another --eval-split")
-    if as_json:
-        record = {
-            **dataclasses.asdict(found),
-            "checkpoints": [str(path)],
-            "data": spec,
-            "split": source.name,
-            "role": role,
-        }
-        print(json.dumps(record))
-        return
-    wrong = round(found.top1_error * found.images)
-    rows = [
-        ("checkpoint", f"{view.short(path)} (step {meta.step:,})"),
-        ("pictures", f"{found.images:,} of {source.name}, {found.views} "
-         f"view{'s' * (found.views > 1)} each"),
-        ("top-1 error", f"{found.top1_error:.2%} ({wrong:,} wrong)"),
-        ("top-5 error", f"{found.top5_error:.2%}"),
-        ("log-prob", f"{found.log_prob:.4f}"),
-    ]  # fmt: skip
-    view.answer(view.pairs(rows))
-    if role == "test":
-        view.note(
-            "a test split: the figures are this checkpoint's, not the best of many"
-        )
+
+def _weights(text: str | None) -> list[float] | Literal["search"] | None:
+    if text is None or text == "search":
+        return text
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"--weights {text}: give numbers such as 1,0.5, or search"
+        ) from None
+
+
+def _listed(weights: tuple[float, ...]) -> str:
+    return ",".join(f"{weight:g}" for weight in weights)

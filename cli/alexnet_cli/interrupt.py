@@ -58,3 +58,24 @@ class Stop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class Together(Stop):
+    """The same wish among several processes: JAX hears SIGTERM and tells all."""
+
+    def __init__(self) -> None:
+        """Begin with no signal."""
+        from alexnet_jax import hosts
+
+        super().__init__()
+        self.signal = signal.SIGTERM  # the only one a watched worker is sent
+        self._all_stop = hosts.stopping()
+
+    def asked(self) -> bool:
+        """Tell the run whether to stop; True on all processes at the same step."""
+        return self._all_stop()
+
+    @contextlib.contextmanager
+    def listening(self, screen: view.Progress) -> Iterator[None]:
+        """Leave the signals to JAX."""
+        yield

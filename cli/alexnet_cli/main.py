@@ -8,12 +8,16 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli import options, runtime
+from alexnet_cli import options, runtime, watch
+from alexnet_cli.activations import activations, features
 from alexnet_cli.bench import bench
 from alexnet_cli.describe import describe
 from alexnet_cli.doctor import doctor
 from alexnet_cli.evaluate import evaluate
+from alexnet_cli.export import export
 from alexnet_cli.helping import Verb, Verbs
+from alexnet_cli.import_ import import_
+from alexnet_cli.mesh import mesh
 from alexnet_cli.predict import predict
 from alexnet_cli.prepare import prepare
 from alexnet_cli.recipes import recipes
@@ -31,10 +35,15 @@ app.command(cls=Verb)(train)
 app.command("eval", cls=Verb)(evaluate)
 app.command(cls=Verb)(predict)
 app.command(cls=Verb)(prepare)
+app.command("import", cls=Verb)(import_)
+app.command(cls=Verb)(export)
 app.command(cls=Verb)(describe)
 app.command(cls=Verb)(recipes)
 app.command(cls=Verb)(doctor)
+app.command(cls=Verb)(mesh)
 app.command(cls=Verb)(bench)
+app.command(cls=Verb)(activations)
+app.command(cls=Verb)(features)
 
 
 COMPUTING = {"train", "eval", "predict", "bench"}
@@ -80,6 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     if arguments is None and not COMPUTING.isdisjoint(sys.argv[1:2]):
         runtime.ask_for_huge_pages()
+    runtime.arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if watch.is_worker():
+        watch.become_worker()
     try:
         app(arguments, prog_name="alexnet")
     except SystemExit as ending:
@@ -87,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         _leave(130)
     except Exception as error:
+        if watch.is_worker():
+            watch.await_the_cause(error)
         if options.debugging():
             raise
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
@@ -94,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from alexnet_cli import view
 
         view.error(_explain(error))
+        if watch.is_worker() and not getattr(error, "everywhere", False):
+            watch.leave_at_once(1)
         _leave(1)
 
 

@@ -9,6 +9,7 @@ import typer
 DATA = "Data"
 RUN = "Run"
 MACHINE = "Machine"
+HOSTS = "Many hosts"
 OUTPUT = "Output"
 
 _debugging = False
@@ -40,6 +41,16 @@ def complete_network(incomplete: str) -> list[str]:
     from alexnet_jax.networks import NETWORKS
 
     return [name for name in NETWORKS if name.startswith(incomplete)]
+
+
+def read_labels(path: Path) -> list[str]:
+    """Return the lines of a file of class names; empty ones at its end do not count."""
+    from alexnet_jax.errors import DataError
+
+    try:
+        return path.read_text(encoding="utf-8").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"--labels {path} is not UTF-8 text: {error}") from error
 
 
 def absolute(spec: str) -> str:
@@ -115,6 +126,48 @@ Towers = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+Hybrid = Annotated[
+    bool,
+    typer.Option(
+        "--hybrid",
+        help="One-tower networks: divide the fully connected layers over the devices.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Coordinator = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Where process 0 of several is; the port must be free there.",
+        show_default="asked of SLURM, Open MPI or Kubernetes",
+        rich_help_panel=HOSTS,
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        metavar="P",
+        help="How many processes the run has.",
+        rich_help_panel=HOSTS,
+    ),
+]
+ProcessId = Annotated[
+    int | None,
+    typer.Option(
+        metavar="I",
+        help="Which one this is, from 0; each is started alike but for this.",
+        rich_help_panel=HOSTS,
+    ),
+]
+Wait = Annotated[
+    int,
+    typer.Option(
+        metavar="SECONDS",
+        min=1,
+        help="For the coordinator, and for the other processes.",
+        rich_help_panel=HOSTS,
+    ),
+]
 Ckpt = Annotated[
     Path | None,
     typer.Option(
@@ -122,6 +175,26 @@ Ckpt = Annotated[
         metavar="PATH",
         help="A run directory (its best checkpoint, else its last), or a step in one.",
         show_default="the newest run in ./runs",
+        rich_help_panel=RUN,
+    ),
+]
+Ckpts = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--ckpt",
+        metavar="PATH",
+        help="A run directory (its best checkpoint, else its last), or a step in one; "
+        "several are an ensemble.",
+        show_default="the newest run in ./runs",
+        rich_help_panel=RUN,
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="W,W|search",
+        help="Of an ensemble's checkpoints. search: those best on this very split.",
+        show_default="equal",
         rich_help_panel=RUN,
     ),
 ]

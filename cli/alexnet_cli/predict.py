@@ -76,12 +76,13 @@ def predict(
       alexnet predict photos/ '*.png' --ckpt runs/imagenet-1 --format json
       curl -s URL | alexnet predict - --top 1
     """
-    names = None if labels is None else _read_labels(labels)
+    names = None if labels is None else options.read_labels(labels)
     if inputs.count("-") > 1:
         raise typer.BadParameter("- reads one picture from stdin: give it once")
     runtime.set_up()
     from alexnet_jax import checkpoint
     from alexnet_jax import predict as prediction
+    from alexnet_jax.classes import readable
     from alexnet_jax.mesh import make_mesh
     from alexnet_jax.networks import network
 
@@ -101,21 +102,12 @@ def predict(
     )
     columns = None
     if len(files) >= MANY:
-        columns = (max(map(len, files)), max(map(len, names or loaded.meta.classes)))
+        shown = names or readable(loaded.meta.classes)
+        columns = (max(map(len, files)), max(map(len, shown)))
     failed = sum(_write(_named(answers, files), form, columns))
     if failed:
         view.warn(f"{failed} of {len(files)} inputs could not be read")
         raise typer.Exit(1)
-
-
-def _read_labels(path: Path) -> list[str]:
-    """Return the lines of a file; empty ones at its end do not count."""
-    from alexnet_jax.errors import DataError
-
-    try:
-        return path.read_text(encoding="utf-8").rstrip().splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"--labels {path} is not UTF-8 text: {error}") from error
 
 
 def _named(answers: "Iterable[Answer]", files: list[str]) -> "Iterator[Answer]":
@@ -157,10 +149,12 @@ def _write(
 def _record(answer: "Answer") -> dict[str, Any]:
     if answer.error is not None:
         return {"image": answer.image, "error": answer.error}
-    predictions = [
-        {"label": guess.label, "class": guess.index, "probability": guess.probability}
-        for guess in answer.guesses
-    ]
+    predictions = []
+    for guess in answer.guesses:
+        record = {"label": guess.label, "class": guess.index}
+        if guess.wordnet_id is not None:
+            record["wordnet_id"] = guess.wordnet_id
+        predictions.append({**record, "probability": guess.probability})
     return {"image": answer.image, "predictions": predictions}
 
 

@@ -1,6 +1,7 @@
 """Which run is meant where the user names none."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,16 @@ def new(recipe: "Recipe") -> Path:
     from alexnet_jax import rundir
 
     return rundir.next_name(RUNS, recipe.name)
+
+
+def agreed(choose: Callable[[], Path | None]) -> Path | None:
+    """Return the path that process 0 chooses; all processes of a run call it."""
+    from alexnet_jax import hosts
+
+    if hosts.count() == 1:
+        return choose()
+    chosen = hosts.first(lambda: str(((path := choose()) and path.absolute()) or ""))
+    return Path(chosen) if chosen else None
 
 
 def to_resume(recipe: str | None, run_dir: Path | None) -> Path | None:

@@ -7,6 +7,9 @@ import sys
 import warnings
 from pathlib import Path
 
+arguments: list[str] = []
+"""What the command was given; ``main`` sets it."""
+
 
 def version() -> str:
     """Return the version of the installed package."""

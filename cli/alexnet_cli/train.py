@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alexnet_cli import interrupt, options, runs, runtime, view
+from alexnet_cli import interrupt, options, runs, runtime, view, watch
 from alexnet_jax.errors import AlexNetError
 
 if TYPE_CHECKING:
@@ -107,7 +107,12 @@ def train(
     ] = None,
     devices: options.Devices = None,
     towers: options.Towers = None,
+    hybrid: options.Hybrid = False,
     precision: options.Precision = None,
+    coordinator: options.Coordinator = None,
+    processes: options.Processes = None,
+    process_id: options.ProcessId = None,
+    wait: options.Wait = 60,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -139,7 +144,14 @@ def train(
       alexnet train digits --seed 1 --set optimizer.learning_rate=0.02
       alexnet train --init-from runs/imagenet-1 --data folder:photos --freeze conv1
       alexnet train --resume
+      alexnet train digits --coordinator node1:1234 --processes 2 --process-id 0
     """
+    watch.enter(coordinator, processes, process_id, wait)
+    many = {
+        "coordinator": coordinator,
+        "processes": processes,
+        "process_id": process_id,
+    }
     if init_from is not None and recipe is None:
         recipe = FINETUNE
         if data is None and not resume:
@@ -164,17 +176,24 @@ def train(
     }
     names = [name.strip() for name in (freeze or "").split(",")]
     flags |= {f"schedule.freeze.{name}": 0 for name in names if name}
-    machine = {"devices": devices, "towers": towers}
-    stop, where = interrupt.Stop(), None
+    machine: dict[str, Any] = {"devices": devices, "towers": towers, "hybrid": hybrid}
+    again = {**machine, "steps": steps, **many}
+    stop = interrupt.Together() if watch.is_worker() else interrupt.Stop()
+    where = None
     with view.Training("starting", quiet=as_json) as screen, stop.listening(screen):
         try:
             runtime.set_up()
-            from alexnet_jax import job
+            from alexnet_jax import hosts, job
             from alexnet_jax import train as training
 
-            going = runs.to_resume(recipe, run_dir) if resume else None
-            chosen = _recipe(recipe, going, flags, tuple(assignments or ()))
-            where = going or run_dir or runs.new(chosen)
+            going = runs.agreed(
+                lambda: runs.to_resume(recipe, run_dir) if resume else None
+            )
+            chosen = hosts.together(
+                lambda: _recipe(recipe, going, flags, tuple(assignments or ()))
+            )
+            where = going or runs.agreed(lambda: run_dir or runs.new(chosen))
+            assert where is not None
             screen.title, screen.phase = f"  {chosen.name}", "looking at the data"
             if dry_run:
                 planned = job.dry_run(chosen, where, **machine)
@@ -192,20 +211,24 @@ def train(
             finished = _follow(events, screen, stop, as_json)
         except (KeyboardInterrupt, AlexNetError) as error:
             screen.stop()
-            raise _ended(error, where, stop, {**machine, "steps": steps}) from error
+            raise _ended(error, where, stop, again) from error
     if finished.interrupted:
         view.note(f"saved step {finished.step:,}; continue with")
-        view.note(_go_on(finished.run_dir, {**machine, "steps": steps}))
+        view.note(_go_on(finished.run_dir, again))
         raise typer.Exit(stop.exit_code)
     if not as_json:
         _show_result(finished)
 
 
-def _go_on(where: Path, options: Mapping[str, int | None]) -> str:
+def _go_on(where: Path, options: Mapping[str, int | str | None]) -> str:
     """Return the command that continues a run, with what the run does not store."""
     words = ["alexnet", "train", "--resume", "--run-dir", view.short(where)]
     for name, value in options.items():
-        words += [] if value is None else [f"--{name}", str(value)]
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
     return f"  {shlex.join(words)}"
 
 
@@ -213,7 +236,7 @@ def _ended(
     error: BaseException,
     where: Path | None,
     stop: interrupt.Stop,
-    options: Mapping[str, int | None],
+    options: Mapping[str, int | str | None],
 ) -> Exception:
     """Say what is left of a run that ended before its end; return what to raise."""
     if isinstance(error, KeyboardInterrupt) and where is None:
@@ -286,6 +309,7 @@ def _follow(
                 screen.phase = event.what
             case kinds.Started():
                 stop.armed = True
+                watch.tell(run_dir=event.run_dir)
                 screen.start(event)
             case kinds.StepDone():
                 screen.step(event)

@@ -36,9 +36,20 @@ def _console_of(stream: TextIO) -> Console:
     return Console(file=stream, highlight=False, markup=False, emoji=False)
 
 
+_errors: TextIO | None = None
+
+
+def only_errors() -> None:
+    """Print nothing from here on but errors: another process of the run prints."""
+    global _errors
+    _errors = sys.stderr
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
 def error(text: str) -> None:
     """Print one red line."""
-    _say(Text.assemble(("error: ", "bold red"), (text, "red")))
+    line = Text.assemble(("error: ", "bold red"), (text, "red"))
+    _console_of(_errors or sys.stderr).print(line, soft_wrap=True)
 
 
 def warn(text: str) -> None:
@@ -140,10 +151,16 @@ def guesses(rows: Sequence[tuple[str, float]], width: int) -> Text:
     return text
 
 
+def failure(image: str, reason: str) -> Text:
+    """Return why a picture cannot be read, in one line."""
+    # The library's errors begin with the picture's name already.
+    return Text(reason if image in reason else f"{image}: {reason}", "red")
+
+
 def prediction(
     image: str,
     rows: Sequence[tuple[str, float]],
-    failure: str | None,
+    reason: str | None,
     *,
     columns: tuple[int, int] | None,
     first: bool,
@@ -153,21 +170,20 @@ def prediction(
     Args:
         image: its name.
         rows: labels and probabilities, best first.
-        failure: why there are none.
+        reason: why there are none.
         columns: widths for the names and the labels, one line a picture; a block of
             lines each when None.
         first: whether it is the first one.
     """
     space = "" if first or columns else "\n"
-    if failure is not None:
-        # The library's errors begin with the picture's name already.
-        named = failure if image in failure else f"{image}: {failure}"
-        answer(Text(space + named, "red"))
+    if reason is not None:
+        answer(Text(space).append_text(failure(image, reason)))
     elif columns is None:
         width = min(_console(stderr=False).width, 100) - 2
         answer(Text(space + image, "bold"), guesses(rows, width))
     else:
-        name, label = min(columns[0], 42), min(columns[1], 10)
+        width, name = _console(stderr=False).width, min(columns[0], 42)
+        label = min(columns[1], max(10, (min(width, 100) - name - 14) // 2))
         image = image if len(image) <= name else "…" + image[1 - name :]
         text = Text.assemble((f"{image:<{name}}", "bold"))
         for guess, share in rows[:2]:
@@ -349,6 +365,7 @@ class Training(Progress):
              f"test, {event.classes:,} classes"),
             ("network", f"{event.parameters:,} parameters"),
             ("devices", event.mesh),
+            ("rates", event.rates),
             ("length", length),
             ("run", short(event.run_dir)),
         ]  # fmt: skip

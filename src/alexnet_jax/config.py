@@ -74,6 +74,11 @@ class OptimizerConfig(Config):
         momentum: share of the last velocity that is kept.
         weight_decay: of the weights; biases have none.
         layer_weight_decay: other values, by layer name.
+        reference_batch: the batch size that the learning rates were chosen for.
+        scale_rate: what another batch size makes of both rates: ``none`` leaves them,
+            ``linear`` multiplies them by batch_size / reference_batch (as the 2012
+            authors did for 256 images), ``sqrt`` by its square root.
+        warmup_epochs: epochs in which the rates rise from 0 to what they are.
     """
 
     batch_size: Count
@@ -82,6 +87,24 @@ class OptimizerConfig(Config):
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NonNegative
     layer_weight_decay: dict[str, NonNegative] = {}
+    reference_batch: Count | None = None
+    scale_rate: Literal["none", "linear", "sqrt"] = "none"
+    warmup_epochs: NonNegative = 0.0
+
+    @property
+    def rate_factor(self) -> float:
+        """What the rates are multiplied by for this batch size."""
+        ratio = self.batch_size / (self.reference_batch or self.batch_size)
+        return {"none": 1.0, "linear": ratio, "sqrt": ratio**0.5}[self.scale_rate]
+
+    @model_validator(mode="after")
+    def _scales_from_something(self) -> "OptimizerConfig":
+        if self.scale_rate != "none" and self.reference_batch is None:
+            raise ValueError(
+                f"scale_rate {self.scale_rate} needs reference_batch, the batch size "
+                "that the learning rates were chosen for"
+            )
+        return self
 
 
 class StepsSchedule(Config):
@@ -147,6 +170,9 @@ class RunConfig(Config):
         eval_every: epochs from one evaluation to the next.
         save_every: epochs from one checkpoint to the next.
         keep: how many of the last checkpoints are kept.
+        accumulate: parts in which each device computes its share of a batch, one after
+            the other, where it has no memory for all of it at once. The update is the
+            whole batch's.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -156,6 +182,7 @@ class RunConfig(Config):
     eval_every: Positive = 1.0
     save_every: Positive = 1.0
     keep: Count = 3
+    accumulate: Count = 1
 
 
 class EvalConfig(Config):

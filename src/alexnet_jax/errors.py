@@ -6,7 +6,14 @@ The command prints it and exits with 1; nothing else in the library catches it.
 
 
 class AlexNetError(Exception):
-    """Report a mistake that the user can mend; the message says how."""
+    """Report a mistake that the user can mend; the message says how.
+
+    Attributes:
+        everywhere: whether every process of the run raises it, so that they end
+            together; else the others have to be left at once.
+    """
+
+    everywhere: bool = False
 
 
 class ConfigError(AlexNetError):
@@ -27,3 +34,9 @@ class CheckpointError(AlexNetError):
 
 class TrainingError(AlexNetError):
     """Report a run that cannot go on, such as one whose loss is not finite."""
+
+    everywhere = True  # the numbers are the same on all
+
+
+class WeightsError(AlexNetError):
+    """Report a file of weights that cannot be read, or does not fit a network."""

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_jax import data, steps
+from alexnet_jax import classes, data, steps
 from alexnet_jax.augment import Preprocess
 from alexnet_jax.checkpoint import Loaded
 from alexnet_jax.data.records import Batch, Source
@@ -14,6 +15,8 @@ from alexnet_jax.errors import ConfigError, DataError
 from alexnet_jax.metrics import Scores
 from alexnet_jax.model import Params
 from alexnet_jax.networks import network as find_network
+
+STRANGERS = 10  # classes that a message lists at most
 
 EvalStep = Callable[[Params, Preprocess, Batch], Scores]
 
@@ -77,25 +80,44 @@ def result(scores: Scores, views: int) -> Result:
     return Result(images=int(scores.top1_error.count), views=views, **means)
 
 
-def check_classes(loaded: Loaded, source: Source) -> None:
-    """Check that a data set has the classes that a checkpoint knows, in its order.
+def class_places(loaded: Loaded, source: Source) -> np.ndarray:
+    """Find a data set's classes among those that a checkpoint knows.
+
+    Args:
+        loaded: the checkpoint.
+        source: a split; its classes may be some of the checkpoint's, in any order.
+
+    Returns:
+        ``i32[classes of the split]``: the checkpoint's number of each; see
+        ``classes.match``.
 
     Raises:
-        DataError: it has not; the message names the first difference.
+        DataError: the checkpoint does not know some; the message lists them.
     """
-    known, given = list(loaded.meta.classes), list(source.classes)
-    if known == given:
-        return
-    if len(known) != len(given):
+    places, strangers = classes.match(source.classes, loaded.meta.classes)
+    if strangers:
+        shown = ", ".join(strangers[:STRANGERS])
+        more = len(strangers) - STRANGERS
+        known = classes.readable(loaded.meta.classes)
         raise DataError(
-            f"{source.name} has {len(given)} classes, the checkpoint {loaded.path} "
-            f"{len(known)}; evaluate on the data it was trained for"
+            f"{source.name} has {len(strangers)} class{'es' * (len(strangers) > 1)} "
+            f"that the checkpoint {loaded.path} does not know: {shown}"
+            f"{f' and {more} more' if more > 0 else ''}; it knows {len(known)}, such "
+            f"as {', '.join(known[:3])}: name them as it does, or evaluate on the data "
+            "it was trained for"
         )
-    place = next(i for i in range(len(known)) if known[i] != given[i])
-    raise DataError(
-        f"class {place} is {given[place]!r} in {source.name} but {known[place]!r} in "
-        f"the checkpoint {loaded.path}; evaluate on the data it was trained for"
-    )
+    return np.array(places, np.int32)
+
+
+def relabelled(batches: Iterator[Batch], places: np.ndarray) -> Iterator[Batch]:
+    """Give the batches the labels that a checkpoint has for their classes.
+
+    Args:
+        batches: of a split.
+        places: see ``class_places``.
+    """
+    for batch in batches:
+        yield batch._replace(labels=places[batch.labels])
 
 
 def choose_views(allowed: list[int], views: int | None) -> int:
@@ -132,7 +154,8 @@ def evaluate(
 
     Args:
         loaded: see ``checkpoint.load``.
-        source: a split whose classes are the checkpoint's.
+        source: a split whose classes are among the checkpoint's; pictures are scored
+            among all of the checkpoint's classes.
         mesh: the one that ``loaded`` lies on.
         views: 1 or 10; the checkpoint's default when None.
         batch_size: images in one step over all devices; rounded up to a number that
@@ -144,9 +167,10 @@ def evaluate(
 
     Raises:
         ConfigError: views that cannot be.
-        DataError: classes that do not match, or an image that cannot be read.
+        DataError: classes that the checkpoint does not know, or an image that cannot
+            be read.
     """
-    check_classes(loaded, source)
+    places = class_places(loaded, source)
     meta, table = loaded.meta, find_network(loaded.meta.network)
     views = choose_views(meta.views, views)
     step = steps.eval_step(
@@ -163,5 +187,6 @@ def evaluate(
         channels=table.channels,
         resize=meta.resize,
     )
+    batches = relabelled(batches, places)
     for scores in score_batches(step, loaded.params, loaded.preprocess, batches, mesh):
         yield result(scores, views)

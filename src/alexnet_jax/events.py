@@ -24,6 +24,7 @@ class Started:
         end_step: where this run stops (earlier with ``run.steps``).
         steps_per_epoch: may be fractional; batches run across an epoch's end.
         mesh: the devices, in one line.
+        rates: the learning rates before any drop, in one line.
         train_images, eval_images: sizes of the splits.
         classes: how many.
         parameters: how many.
@@ -35,6 +36,7 @@ class Started:
     end_step: int
     steps_per_epoch: float
     mesh: str
+    rates: str
     train_images: int
     eval_images: int
     classes: int

@@ -1,9 +1,12 @@
 """A run before it begins: its devices, its data, its length, and what it will take."""
 
+import contextlib
 import dataclasses
+import hashlib
 import math
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,16 +15,19 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import augment, data, rundir, steps
+from alexnet_jax import augment, data, hosts, recipes, rundir, steps
 from alexnet_jax.augment import Preprocess
 from alexnet_jax.config import PlateauSchedule, Recipe
-from alexnet_jax.data.records import Batch, Dataset
+from alexnet_jax.data.records import Batch, Dataset, Source
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.events import Planned
 from alexnet_jax.mesh import check_batch, make_mesh
 from alexnet_jax.mesh import describe as describe_mesh
+from alexnet_jax.mesh import hybrid as divide_dense
 from alexnet_jax.networks import network as find_network
 from alexnet_jax.table import Network, trace
+
+PROBES = 16  # records by which two copies of a split are compared
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ class Job:
         return min(self.total_steps, self.recipe.run.steps or self.total_steps)
 
     @property
+    def devices(self) -> str:
+        """How the devices are used, in one line."""
+        return describe_mesh(self.mesh, hybrid=self.network.hybrid)
+
+    @property
     def parameters(self) -> int:
         """Count of weights and biases."""
         return sum(t.parameters for t in trace(self.network, self.classes))
@@ -66,7 +77,9 @@ class Job:
         return step == self.total_steps or times(step) > times(step - 1)
 
 
-def plan_job(recipe: Recipe, devices: int | None, towers: int | None) -> Job:
+def plan_job(
+    recipe: Recipe, devices: int | None, towers: int | None, hybrid: bool = False
+) -> Job:
     """Find the devices and the data of a run, and check that they fit.
 
     Raises:
@@ -75,7 +88,9 @@ def plan_job(recipe: Recipe, devices: int | None, towers: int | None) -> Job:
     """
     table = find_network(recipe.network)
     mesh = make_mesh(table, devices=devices, towers=towers)
-    check_batch(mesh, recipe.optimizer.batch_size)
+    if hybrid:
+        table = divide_dense(table, mesh.shape["data"])
+    check_batch(mesh, recipe.optimizer.batch_size, recipe.run.accumulate)
     dataset = data.open_dataset(recipe.data)
     if isinstance(recipe.schedule, PlateauSchedule) and dataset.eval_role == "test":
         raise ConfigError(
@@ -88,8 +103,42 @@ def plan_job(recipe: Recipe, devices: int | None, towers: int | None) -> Job:
     return Job(recipe, table, mesh, dataset, total)
 
 
+def facts(job: Job) -> dict[str, Any]:
+    """Return what all processes of a run must have alike, by name.
+
+    Where data lies may differ from host to host; some of its pictures are compared.
+    """
+    values = recipes.flat(job.recipe)
+    values.pop("data.dir", None)
+    values["devices"] = job.devices
+    for split in (job.dataset.train, job.dataset.eval):
+        values[f"images in {split.name}"] = len(split)
+        values[f"classes of {split.name}"] = list(split.classes)
+        values[f"pictures of {split.name} with checksum"] = _checksum(split)
+    for package in ("alexnet-jax", "jax", "jaxlib"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            values[package] = metadata.version(package)
+    return values
+
+
+def _checksum(source: Source) -> str:
+    """Return a checksum over a few evenly spaced records."""
+    digest = hashlib.blake2b(digest_size=8)
+    for place in range(PROBES if len(source) else 0):
+        record = source[place * len(source) // PROBES]
+        image = record.image
+        digest.update(image if isinstance(image, bytes) else image.tobytes())
+        digest.update(str(record.label).encode())
+    return digest.hexdigest()
+
+
 def in_memory(job: Job) -> Job:
-    """Return the job with its small splits decoded, once and for all."""
+    """Return the job with its small splits decoded, once and for all.
+
+    One of several processes leaves them as they are: it reads its own records only.
+    """
+    if hosts.count() > 1:
+        return job
     pixels = job.recipe.data.image_size, job.network.channels, job.recipe.data.resize
     dataset = dataclasses.replace(
         job.dataset,
@@ -100,14 +149,28 @@ def in_memory(job: Job) -> Job:
 
 
 def measure(job: Job) -> Preprocess:
-    """Take the training set's statistics from its store, or compute them."""
+    """Take the training set's statistics from its store, or compute them.
+
+    Of several processes each counts a share of the pictures; the sums are exact.
+    """
     statistics, channels = job.dataset.statistics, job.network.channels
     # A store's are of colours; a network that reads grey needs its own.
     if statistics is None or statistics.mean.shape[-1] != channels:
         config = job.recipe.data
-        statistics = data.compute(
-            job.dataset.train, config.image_size, channels, config.resize
+        mine = hosts.together(
+            lambda: data.measure_part(
+                job.dataset.train,
+                config.image_size,
+                channels,
+                config.resize,
+                part=jax.process_index(),
+                parts=hosts.count(),
+            )
         )
+        total = data.Accumulator(config.image_size, channels)
+        for share in hosts.gather_bytes(mine.to_bytes()):
+            total.merge(data.Accumulator.from_bytes(share, config.image_size, channels))
+        statistics = total.statistics()
     return augment.preprocess(statistics.mean, statistics.covariance)
 
 
@@ -146,13 +209,14 @@ def dry_run(
     *,
     devices: int | None = None,
     towers: int | None = None,
+    hybrid: bool = False,
 ) -> Planned:
     """Say what a run would take; reads the first batch, compiles, trains nothing.
 
     Raises:
         AlexNetError: the run could not start.
     """
-    job = plan_job(recipe, devices, towers)
+    job = plan_job(recipe, devices, towers, hybrid)
     batches = data.train_batches(
         job.dataset.train,
         batch_size=recipe.optimizer.batch_size,
@@ -173,7 +237,7 @@ def dry_run(
     )
     keep = recipe.run.keep + (job.dataset.eval_role == "validation")
     return Planned(
-        mesh=describe_mesh(job.mesh),
+        mesh=job.devices,
         parameters=job.parameters,
         device_bytes=used,
         checkpoint_bytes=2 * 4 * job.parameters,  # weights and velocities, float32

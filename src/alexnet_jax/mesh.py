@@ -1,5 +1,6 @@
 """Devices as a mesh ``('data', 'tower')``, and what lies where on it."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.table import Network
+from alexnet_jax.table import Dense, Network
 
 # Any: in a tree of specs they stand where arrays stand in the tree of data.
 BATCH: Any = P("data")
@@ -41,8 +42,9 @@ def make_mesh(
     available = jax.devices() if available is None else available
     count = len(available) if devices is None else devices
     if not 1 <= count <= len(available):
+        owner = "this machine has" if jax.process_count() == 1 else "all hosts have"
         raise ConfigError(
-            f"--devices {count}: this machine has {len(available)} "
+            f"--devices {count}: {owner} {len(available)} "
             f"({available[0].platform}); use 1 to {len(available)}"
         )
     if towers is None:
@@ -59,16 +61,30 @@ def make_mesh(
             f"--towers 2 needs an even number of devices, not {count}; "
             f"use {choice}--towers 1"
         )
+    idle = {device.process_index for device in available}
+    idle -= {device.process_index for device in available[:count]}
+    if idle:
+        raise ConfigError(
+            f"--devices {count} leaves process {min(idle)} without one; leave "
+            "--devices out, or start fewer processes"
+        )
     grid = np.asarray(available[:count]).reshape(count // towers, towers)
     return Mesh(grid, ("data", "tower"), axis_types=(AxisType.Auto,) * 2)
 
 
-def describe(mesh: Mesh) -> str:
+def describe(mesh: Mesh, *, hybrid: bool = False) -> str:
     """Say in one line how the devices are used."""
     data, towers = mesh.devices.shape
     kind = mesh.devices.flat[0].device_kind
     split = "one tower on each of two devices" if towers == 2 else "towers together"
-    return f"{mesh.size} device{'s' * (mesh.size > 1)} ({kind}): {data} x data, {split}"
+    if hybrid:
+        split = f"fully connected layers divided over {data}"
+    processes = len({device.process_index for device in mesh.devices.flat})
+    where = f" of {processes} processes" if processes > 1 else ""
+    return (
+        f"{mesh.size} device{'s' * (mesh.size > 1)} ({kind}){where}: "
+        f"{data} x data, {split}"
+    )
 
 
 def compiler_options(mesh: Mesh) -> dict[str, Any]:
@@ -82,13 +98,46 @@ def compiler_options(mesh: Mesh) -> dict[str, Any]:
     return {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
-def check_batch(mesh: Mesh, batch_size: int) -> None:
-    """Check that a batch divides over the mesh.
+def hybrid(network: Network, devices: int) -> Network:
+    """Return ``network`` with its fully connected layers divided over 'data'.
+
+    Args:
+        network: of one tower.
+        devices: along 'data'.
+
+    Raises:
+        ConfigError: it has two towers or no such layer, or units do not divide.
+    """
+    if network.towers != 1:
+        raise ConfigError(
+            f"--hybrid is for networks of one tower; {network.name} has "
+            f"{network.towers}: use --towers"
+        )
+    dense = [row for row in network.rows if isinstance(row, Dense)]
+    if not dense:
+        raise ConfigError(f"--hybrid: {network.name} has no layer to divide")
+    for row in dense:
+        if row.features % devices:
+            fit = [n for n in range(1, devices) if row.features % n == 0]
+            raise ConfigError(
+                f"--hybrid: the {row.features} units of {row.name} do not divide over "
+                f"{devices} devices; use --devices {fit[-1]}"
+            )
+    return dataclasses.replace(network, hybrid=True)
+
+
+def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:
+    """Check that a batch divides over the mesh, and over a device's ``parts`` of it.
 
     Raises:
         ConfigError: it does not; the message names sizes that do.
     """
     shares = mesh.shape["data"]
+    if batch_size % shares == 0 and batch_size % (shares * parts):
+        raise ConfigError(
+            f"run.accumulate {parts}: a device's {batch_size // shares} images do not "
+            "divide into so many parts; use a divisor"
+        )
     if batch_size % shares:
         below, above = batch_size // shares * shares, -(-batch_size // shares) * shares
         choice = f"{below} or {above}" if below else f"{above}"

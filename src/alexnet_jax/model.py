@@ -5,6 +5,10 @@ The body is written once, for the towers that a device holds. It always runs ins
 size one and the device holds both towers; on two devices each holds one, and the
 ``all_gather`` and ``psum`` below are the only words they exchange. Channels are in
 tower order, so a device's maps are simply its half of the channels.
+
+A network of one tower may be hybrid (Krizhevsky, *One weird trick*, 2014): the devices
+along 'data' each run the convolutions on their own images; for the fully connected
+layers they put their images together, and each holds a part of the units.
 """
 
 from collections.abc import Mapping
@@ -97,6 +101,7 @@ class AlexNet(nnx.Module):
         # In tower order: one array with all local towers' channels, or, where each
         # tower has its own kernel, one a tower (joining them would cost a copy).
         split = False  # are channels divided between the towers yet?
+        pooled = False  # hybrid: are these all images, and a part of the units?
 
         for row in self.network.rows:
             with jax.named_scope(row.name):
@@ -107,6 +112,12 @@ class AlexNet(nnx.Module):
                             xs, kernels = _apart(xs, len(kernel)), list(kernel)
                         else:
                             xs, kernels = [_both(xs) if split else xs[0]], [kernel]
+                        if self.network.hybrid and isinstance(row, Dense):
+                            x = xs[0] if pooled else xs[0].reshape(len(xs[0]), -1)
+                            # All images first, then all units of the layer before.
+                            axis = 1 if pooled else 0
+                            xs = [lax.all_gather(x, "data", axis=axis, tiled=True)]
+                            pooled = True
                         biases = jnp.split(bias, len(kernels), axis=-1)
                         xs = [
                             _weigh(row, x, own) + b
@@ -118,10 +129,13 @@ class AlexNet(nnx.Module):
                         # are laid out tower by tower, as the kernel's rows are.
                         kernel, bias = self._local(row.name, dtype)
                         xs = _apart(xs, local_towers)
-                        units = _join([x.reshape(len(x), -1) for x in xs])
+                        units = _join([x.reshape(x.shape[0], -1) for x in xs])
                         logits = units @ kernel
-                        logits = lax.psum(logits.astype(jnp.float32), "tower")
-                        xs = [logits + bias.astype(jnp.float32)]
+                        wide = jnp.promote_types(dtype, jnp.float32)
+                        logits = lax.psum(logits.astype(wide), "tower")
+                        if pooled:  # sum over the units, back to one's own images
+                            logits = lax.psum_scatter(logits, "data", tiled=True)
+                        xs = [logits + bias.astype(wide)]
                     case ResponseNorm() if pair and row.reads == "both":
                         xs = [_own_half(_normalize(row, _both(xs), towers=1))]
                     case ResponseNorm():
@@ -163,7 +177,18 @@ class AlexNet(nnx.Module):
         """Return this device's kernel, varying over 'data', and bias of a layer."""
         kernel = self.weights[name]["kernel"][...].astype(dtype)
         bias = self.weights[name]["bias"][...].astype(dtype)
-        return lax.pcast(kernel, "data", to="varying"), bias
+        return vary(kernel), bias
+
+
+def vary(x: Array) -> Array:
+    """Cast to varying over 'data': each device differentiates with respect to its own.
+
+    What JAX takes for one array on all devices it sums the gradient of at once.
+    """
+    try:
+        return lax.pcast(x, "data", to="varying")
+    except ValueError:  # it varies already, and JAX knows no cast from that to that
+        return x
 
 
 def _draw(traced: Traced, key: Key[Array, ""]) -> dict[str, Array]:
@@ -219,7 +244,7 @@ def _weigh(row: Conv | LocallyConnected | Dense, x: Array, kernel: Array) -> Arr
             return conv(x, kernel, row.stride, row.pad, row.rounding)
         case LocallyConnected():
             return local(x, kernel, row.stride, row.pad)
-    return x.reshape(len(x), -1) @ kernel
+    return x.reshape(x.shape[0], -1) @ kernel
 
 
 def graph(network: Network, classes: int) -> nnx.GraphDef:
@@ -245,14 +270,20 @@ def param_specs(network: Network, classes: int) -> dict[str, dict[str, P]]:
 
     A matrix a tower: sharded on the leading axis. A layer whose towers read the same
     tensor: column-parallel, on the last axis. The classifier: row-parallel, its bias
-    on every device.
+    on every device. A hybrid's fully connected layers lie likewise along 'data'.
     """
     specs = {}
+    pooled = False
     for traced in trace(network, classes):
         if not traced.weights:
             continue
         rank, bias_rank = (len(traced.weights[key]) for key in ("kernel", "bias"))
-        if isinstance(traced.row, Classifier):
+        pooled |= network.hybrid and isinstance(traced.row, Dense)
+        if pooled and isinstance(traced.row, Classifier):
+            kernel, bias = P("data", None), P(None)
+        elif pooled:
+            kernel, bias = P(None, "data"), P("data")
+        elif isinstance(traced.row, Classifier):
             kernel, bias = P("tower", None), P(None)
         elif traced.per_tower:
             kernel, bias = P("tower", *(None,) * (rank - 1)), _last(bias_rank)
@@ -265,6 +296,18 @@ def param_specs(network: Network, classes: int) -> dict[str, dict[str, P]]:
 def _last(rank: int) -> P:
     """Return the spec of an array of ``rank`` axes whose last one is channels."""
     return P(*(None,) * (rank - 1), "tower")
+
+
+def mask_specs(network: Network) -> dict[str, P]:
+    """Say how each dropout row's mask lies on the mesh."""
+    specs, pooled = {}, False
+    for traced in trace(network):
+        pooled |= network.hybrid and isinstance(traced.row, Dense)
+        if isinstance(traced.row, Dropout):
+            rank = len(traced.outputs)
+            own = P("data", *(None,) * (rank - 1), "tower")
+            specs[traced.row.name] = P(None, "data") if pooled else own
+    return specs
 
 
 def dropout_rows(network: Network) -> dict[str, tuple[tuple[int, ...], float]]:

@@ -40,6 +40,24 @@ class Rates(NamedTuple):
     colour_noise: Bool[Array, ""]
 
 
+def describe(config: OptimizerConfig) -> str:
+    """Say in one line what the learning rates are, and what the batch size did."""
+    factor = config.rate_factor
+    text = (
+        f"{config.learning_rate * factor:g} (biases "
+        f"{config.bias_learning_rate * factor:g})"
+    )
+    batch, reference = config.batch_size, config.reference_batch
+    if reference not in (None, batch):
+        if config.scale_rate == "none":
+            text += f", chosen for batch {reference}, not scaled to {batch}"
+        else:
+            text += f", {config.scale_rate} from batch {reference} to {batch}"
+    if config.warmup_epochs:
+        text += f", risen to in {config.warmup_epochs:g} epochs"
+    return text
+
+
 def step_of(fraction: float, total_steps: int) -> int:
     """Return the step at which a fraction of the run has passed."""
     return round(fraction * total_steps)
@@ -62,7 +80,7 @@ def rates(
     """Evaluate the schedule; may be traced.
 
     Args:
-        optimizer: the rates before any drop.
+        optimizer: the rates before any drop, and the batch that they are scaled to.
         schedule: when they drop.
         layers: names of the layers that have weights.
         step: updates made so far.
@@ -76,6 +94,10 @@ def rates(
     def count(fractions: tuple[float, ...]) -> Int[Array, ""]:
         return sum((passed(f).astype(jnp.int32) for f in fractions), jnp.int32(0))
 
+    factor = jnp.float32(optimizer.rate_factor)
+    warm = step_of(optimizer.warmup_epochs / schedule.epochs, total_steps)
+    if warm:
+        factor = factor * jnp.minimum((step + 1) / warm, 1.0)
     weights, biases, frozen = {}, {}, {}
     for layer in layers:
         if isinstance(schedule, StepsSchedule):
@@ -85,8 +107,8 @@ def rates(
         else:
             n, most = drops, schedule.max_drops
             off = drops >= schedule.freeze[layer] if layer in schedule.freeze else False
-        weights[layer] = _dropped(optimizer.learning_rate, n, most)
-        biases[layer] = (
+        weights[layer] = factor * _dropped(optimizer.learning_rate, n, most)
+        biases[layer] = factor * (
             _dropped(optimizer.bias_learning_rate, n, most)
             if schedule.drop_biases
             else jnp.float32(optimizer.bias_learning_rate)

@@ -2,7 +2,7 @@
 
 import glob
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,17 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
+from jaxtyping import UInt8
 
-from alexnet_jax import data, steps
+from alexnet_jax import classes, data, steps
+from alexnet_jax.augment import Preprocess
 from alexnet_jax.checkpoint import Loaded
+from alexnet_jax.classes import wordnet_id
 from alexnet_jax.data.memory import cores
 from alexnet_jax.errors import ConfigError, ImageError
 from alexnet_jax.evaluate import choose_views
 from alexnet_jax.mesh import BATCH
+from alexnet_jax.model import Params
 from alexnet_jax.networks import network as find_network
 
 SUFFIXES = frozenset(
@@ -37,14 +41,16 @@ class Guess:
     """One class that a picture may show.
 
     Attributes:
-        label: name of the class.
+        label: readable name of the class.
         index: its number.
         probability: softmax output, the mean of the views.
+        wordnet_id: of a class that is called by one, as ImageNet's are.
     """
 
     label: str
     index: int
     probability: float
+    wordnet_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,8 @@ def predict(
         mesh: the one that ``loaded`` lies on.
         top: how many classes an answer has, at most as many as there are.
         views: 1 or 10; the checkpoint's default when None.
-        labels: other names for the classes, in order.
+        labels: other names for the classes, in order; when None the checkpoint's own,
+            ImageNet's in readable words.
         batch_size: pictures computed at once, over all devices.
 
     Yields:
@@ -120,7 +127,7 @@ def predict(
         ConfigError: ``top``, ``views`` or ``labels`` cannot be.
     """
     meta, table = loaded.meta, find_network(loaded.meta.network)
-    names = list(meta.classes if labels is None else labels)
+    names = list(classes.readable(meta.classes) if labels is None else labels)
     if len(names) != len(meta.classes):
         raise ConfigError(
             f"{len(names)} labels given, but the checkpoint {loaded.path} has "
@@ -135,13 +142,69 @@ def predict(
         views=choose_views(meta.views, views),
         precision=meta.precision,
     )
+    for name, found in compute(loaded, pictures, mesh, run, batch_size=batch_size):
+        if isinstance(found, str):
+            yield Answer(name, error=found)
+            continue
+        shares = np.exp(found)
+        best = np.argsort(-shares, kind="stable")[:top]
+        yield Answer(
+            name,
+            tuple(
+                Guess(names[i], int(i), float(shares[i]), wordnet_id(meta.classes[i]))
+                for i in best
+            ),
+        )
+
+
+def named(picture: Picture) -> str:
+    """Return a picture's path, or ``<bytes>`` or ``<array>``."""
+    if isinstance(picture, bytes):
+        return "<bytes>"
+    return "<array>" if isinstance(picture, np.ndarray) else str(picture)
+
+
+def pixels(loaded: Loaded, picture: Picture) -> UInt8[np.ndarray, "side side colours"]:
+    """Read one picture as a checkpoint wants to see it.
+
+    Args:
+        loaded: the checkpoint.
+        picture: a path, an encoded file or pixels.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    if isinstance(picture, str | Path):
+        picture = data.read_image_file(Path(picture))
+    meta, table = loaded.meta, find_network(loaded.meta.network)
+    return data.decode(picture, meta.image_size, table.channels, meta.resize)
+
+
+def compute(
+    loaded: Loaded,
+    pictures: Iterable[Picture],
+    mesh: Mesh,
+    run: Callable[[Params, Preprocess, jax.Array], jax.Array],
+    *,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[tuple[str, np.ndarray | str]]:
+    """Run a compiled function on pictures, decoding ahead while the devices compute.
+
+    Args:
+        loaded: see ``checkpoint.load``.
+        pictures: any number of them.
+        mesh: the one that ``loaded`` lies on.
+        run: a function of ``steps``, of parameters, preprocessing and a batch.
+        batch_size: pictures computed at once, over all devices.
+
+    Yields:
+        Each picture's name, and its row of the result or why it cannot be read.
+    """
     where = NamedSharding(mesh, BATCH)
 
     def decode(picture: Picture) -> np.ndarray | str:
         try:
-            if isinstance(picture, str | Path):
-                picture = data.read_image_file(Path(picture))
-            return data.decode(picture, meta.image_size, table.channels, meta.resize)
+            return pixels(loaded, picture)
         except ImageError as error:
             return str(error)
 
@@ -153,8 +216,8 @@ def predict(
         # One shape, one compilation: a last batch that is short is padded.
         images = np.zeros((size, *good[0].shape), np.uint8)
         images[: len(good)] = good
-        log_probs = run(loaded.params, loaded.preprocess, jax.device_put(images, where))
-        return decoded, log_probs
+        found = run(loaded.params, loaded.preprocess, jax.device_put(images, where))
+        return decoded, found
 
     pictures = iter(pictures)
     first = list(itertools.islice(pictures, batch_size))
@@ -167,39 +230,25 @@ def predict(
         while chunk := list(itertools.islice(coming, size)):
             started = start(chunk)
             if under_way:
-                yield from _answers(*under_way, names, top)
+                yield from _rows(*under_way)
             under_way = started
         if under_way:
-            yield from _answers(*under_way, names, top)
+            yield from _rows(*under_way)
 
 
 def _read_ahead(pool, decode, pictures, size) -> Iterator[tuple[str, Future]]:
     """Yield names and futures, with two batches being decoded ahead."""
     queue = []
     for picture in pictures:
-        if isinstance(picture, bytes):
-            name = "<bytes>"
-        elif isinstance(picture, np.ndarray):
-            name = "<array>"
-        else:
-            name = str(picture)
-        queue.append((name, pool.submit(decode, picture)))
+        queue.append((named(picture), pool.submit(decode, picture)))
         if len(queue) > 2 * size:
             yield queue.pop(0)
     yield from queue
 
 
-def _answers(
-    decoded: list[tuple[str, np.ndarray | str]],
-    log_probs: jax.Array | None,
-    names: list[str],
-    top: int,
-) -> Iterator[Answer]:
-    rows = iter(() if log_probs is None else np.exp(jax.device_get(log_probs)))
+def _rows(
+    decoded: list[tuple[str, np.ndarray | str]], found: jax.Array | None
+) -> Iterator[tuple[str, np.ndarray | str]]:
+    rows = iter(() if found is None else jax.device_get(found))
     for name, pixels in decoded:
-        if isinstance(pixels, str):
-            yield Answer(name, error=pixels)
-            continue
-        row = next(rows)
-        best = np.argsort(-row, kind="stable")[:top]
-        yield Answer(name, tuple(Guess(names[i], int(i), float(row[i])) for i in best))
+        yield name, pixels if isinstance(pixels, str) else next(rows)

@@ -8,18 +8,25 @@ import dataclasses
 import fcntl
 import json
 import os
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alexnet_jax import recipes
+import jax
+
+from alexnet_jax import hosts, recipes
 from alexnet_jax.config import Recipe
 from alexnet_jax.errors import CheckpointError, ConfigError
 from alexnet_jax.events import Evaluated, StepDone
 
-RESUMABLE = {"run.steps", "data.dir"}
-"""What may differ when a run goes on: where it stops, and where its data lies."""
+RESUMABLE = {"run.steps", "run.accumulate", "data.dir"}
+"""What may differ when a run goes on: where it stops, how many images are computed at
+once, and where its data lies."""
+
+
+_SEEN_SECONDS = 10  # within which a shared folder shows everybody a new file
 
 
 def next_name(parent: Path, recipe: str) -> Path:
@@ -209,6 +216,65 @@ class RunDir:
                 for key, number in values.items():
                     tag = f"{row['split']}/{name}" + (f"/{key}" if key else "")
                     self._tensorboard.add_scalar(tag, number, row["step"])
+
+
+class Onlooker(RunDir):
+    """A run directory that process 0 writes, as another process holds it."""
+
+    def __init__(self, path: Path) -> None:
+        """Look at a run directory without taking hold of it."""
+        self.path = path
+
+    def __exit__(self, *failure: object) -> None:
+        """Let go of nothing."""
+
+    def forget_after(self, step: int, *, tested: bool = True) -> None:
+        """Leave the rows to process 0."""
+
+    def write(self, event: StepDone | Evaluated) -> None:
+        """Leave the rows to process 0."""
+
+
+def open_run(path: Path, recipe: Recipe, *, resume: bool) -> RunDir:
+    """Open the directory of a run, on every process of it; process 0 alone writes.
+
+    Args:
+        path: that process 0 was given; it must be new unless ``resume``.
+        recipe: of the run.
+        resume: whether it continues the run that is there.
+
+    Raises:
+        CheckpointError: it cannot be written, or not every process can see it.
+        ConfigError: the run there is another.
+    """
+
+    def take() -> RunDir | None:
+        if not hosts.leader():
+            return None
+        if not resume:
+            return RunDir.create(path, recipe)
+        check_same(read_recipe(path), recipe)
+        return RunDir(path)
+
+    def look() -> None:
+        for _ in range(_SEEN_SECONDS):
+            if is_run(there):
+                return
+            time.sleep(1)
+        raise CheckpointError(
+            f"{there} is not to be seen on {hosts.names()[jax.process_index()]}; "
+            "--run-dir must lie in a folder that all hosts share"
+        )
+
+    run = hosts.together(take)
+    there = Path(hosts.first(lambda: "" if run is None else str(run.path)))
+    try:
+        hosts.together(look)
+    except CheckpointError:
+        if run is not None:
+            run.__exit__()
+        raise
+    return run or Onlooker(there)
 
 
 def _rows(event: StepDone | Evaluated) -> list[dict[str, Any]]:

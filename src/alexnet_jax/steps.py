@@ -5,7 +5,7 @@ random draws are made outside it, in global shapes, addressed by (seed, purpose,
 step), so that one seed gives one run on any mesh and after any resume.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, cast
 
@@ -23,9 +23,12 @@ from alexnet_jax.config import Recipe
 from alexnet_jax.data.records import Batch
 from alexnet_jax.mesh import BATCH, SHARED, compiler_options, shardings
 from alexnet_jax.metrics import Scores
-from alexnet_jax.table import Network, trace
+from alexnet_jax.table import Classifier, Network, trace
 
 DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
+
+INPUT, LOGITS = "input", "logits"
+"""What the network sees and what it says, among the names of its rows."""
 
 
 class Purpose(IntEnum):
@@ -107,9 +110,19 @@ def create_state(
     return make()
 
 
+def own_rows(mesh: Mesh, batch_size: int) -> range:
+    """Return the rows of a global batch that this process's devices hold."""
+    where = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,))
+    rows = {rows.indices(batch_size)[:2] for (rows,) in where.values()}  # type: ignore[union-attr, misc]
+    return range(min(start for start, _ in rows), max(stop for _, stop in rows))
+
+
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Start moving a host batch to the devices of ``mesh``."""
-    return Batch(*jax.device_put(tuple(batch), NamedSharding(mesh, BATCH)))
+    """Start moving a host batch, this process's rows of it, to the devices."""
+    where = NamedSharding(mesh, BATCH)
+    if jax.process_count() == 1:
+        return Batch(*jax.device_put(tuple(batch), where))
+    return Batch(*(jax.make_array_from_process_local_data(where, x) for x in batch))
 
 
 def train_step(
@@ -141,33 +154,52 @@ def train_step(
     batch_size, seed = recipe.optimizer.batch_size, recipe.run.seed
     border = recipe.data.image_size - network.input_size
 
-    def body(params, batch, draws, masks, preprocess):
+    def loss(params, batch, draws, masks, preprocess):
+        """Return some images' share of the batch's mean loss, and their scores."""
         x = augment.training_view(batch.images, draws, preprocess, network.input_size)
         logits = model.merge(graphdef, params)(x, masks, dtype=dtype)
         log_probs = jax.nn.log_softmax(logits)
         scores = metrics.score(log_probs, batch.labels, batch.mask)
         # Counts travel as float32 (exact up to 16 million) in the gradients' message.
-        scores = jax.tree.map(
-            lambda total: lax.psum(total.astype(jnp.float32), "data"), scores
-        )
+        scores = jax.tree.map(lambda total: total.astype(logits.dtype), scores)
         return -scores.log_prob.total / batch_size, scores
 
+    def body(params, batch, draws, masks, preprocess):
+        """Return the gradients of the whole batch's loss, and its scores."""
+        own = jax.tree.map(model.vary, params)
+
+        def differentiate(batch, draws, masks):
+            return jax.grad(loss, has_aux=True)(own, batch, draws, masks, preprocess)
+
+        parts = recipe.run.accumulate
+        if parts == 1:
+            gradients, scores = differentiate(batch, draws, masks)
+        else:
+            wide = jnp.promote_types(dtype, jnp.float32)
+            zero = jnp.zeros_like(batch.labels[0], wide)
+            nothing = (
+                jax.tree.map(jnp.zeros_like, own),
+                jax.tree.map(lambda _: zero, Scores.empty()),
+            )
+            gradients, scores = _in_parts(
+                differentiate, parts, nothing, batch, draws, masks
+            )
+        return _add_up(gradients, scores, specs)
+
     draws_spec = augment.Draws(corner=BATCH, flip=BATCH, noise=BATCH, scale=SHARED)
-    masks_spec = {
-        name: P("data", *(None,) * (len(shape) - 1), "tower")
-        for name, (shape, _) in dropouts.items()
-    }
-    loss = jax.shard_map(
+    masks_spec = model.mask_specs(network)
+    specs = model.param_specs(network, classes)
+    differentiate_all = jax.shard_map(
         body,
         mesh=mesh,
         in_specs=(
-            model.param_specs(network, classes),
+            specs,
             Batch(BATCH, BATCH, BATCH),
             draws_spec,
             masks_spec,
             SHARED,
         ),
-        out_specs=(SHARED, SHARED),
+        out_specs=(specs, SHARED),
     )
 
     def step(
@@ -194,7 +226,7 @@ def train_step(
         )
         draws = lax.with_sharding_constraint(draws, shardings(mesh, draws_spec))
         masks = lax.with_sharding_constraint(masks, shardings(mesh, masks_spec))
-        gradients, scores = jax.grad(loss, has_aux=True)(
+        gradients, scores = differentiate_all(
             state.params, batch, draws, masks, preprocess
         )
         updates, opt_state = rule.update(
@@ -212,6 +244,48 @@ def train_step(
         out_shardings=(where, NamedSharding(mesh, SHARED)),
         compiler_options=compiler_options(mesh),
     )
+
+
+def _in_parts(
+    work: Callable[[Batch, augment.Draws, dict[str, Array]], Any],
+    parts: int,
+    nothing: Any,
+    batch: Batch,
+    draws: augment.Draws,
+    masks: dict[str, Array],
+) -> Any:
+    """Sum ``work`` over parts of a device's images, one after the other."""
+    own = len(batch.labels)
+
+    def divide(x: Array) -> Array:
+        # A hybrid's masks have the rows of all devices: of each the same part.
+        devices, rest = len(x) // own, x.shape[1:]
+        x = x.reshape(devices, parts, own // parts, *rest)
+        return jnp.moveaxis(x, 1, 0).reshape(parts, devices * own // parts, *rest)
+
+    def of_part(part: Any) -> Any:
+        batch, (corner, flip, noise), masks = part
+        return work(batch, augment.Draws(corner, flip, noise, draws.scale), masks)
+
+    def add(sums: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, of_part(part)), None
+
+    return lax.scan(add, nothing, jax.tree.map(divide, (batch, draws[:-1], masks)))[0]
+
+
+def _add_up(
+    gradients: model.Params, scores: Scores, specs: dict[str, dict[str, P]]
+) -> tuple[model.Params, Scores]:
+    """Sum over 'data', in one message, all but what is a device's own."""
+    leaves, tree = jax.tree.flatten(gradients)
+    own = ["data" in spec for spec in tree.flatten_up_to(specs)]
+    shared = [leaf for leaf, kept in zip(leaves, own, strict=True) if not kept]
+    shared, scores = lax.psum((shared, scores), "data")
+    rest = iter(shared)
+    added = [
+        leaf if kept else next(rest) for leaf, kept in zip(leaves, own, strict=True)
+    ]
+    return jax.tree.unflatten(tree, added), scores
 
 
 def draw_masks(
@@ -285,3 +359,53 @@ def eval_step(
         out_shardings=NamedSharding(mesh, SHARED),
         compiler_options=compiler_options(mesh),
     )
+
+
+def layers(
+    network: Network, classes: int, mesh: Mesh, *, names: Sequence[str], precision: str
+) -> Callable[[model.Params, Preprocess, Array], dict[str, Float[Array, "batch ..."]]]:
+    """Compile the outputs of some rows for the centre view.
+
+    Args:
+        network: the table.
+        classes: logits of the classifier.
+        mesh: the devices.
+        names: of the rows; ``INPUT`` for what the first one sees, ``LOGITS`` for the
+            classifier's.
+        precision: ``f32`` or ``bf16``.
+
+    Returns:
+        A function of parameters, preprocessing and ``u8[B, S, S, C]`` that gives
+        ``f32[B, H, W, C]`` or ``f32[B, units]`` of each, both towers in tower order.
+    """
+    graphdef = model.graph(network, classes)
+    dtype = DTYPES[precision]
+    specs = {INPUT: BATCH}
+    for traced in trace(network, classes):
+        if isinstance(traced.row, Classifier):
+            specs[LOGITS] = BATCH  # the same on both towers
+        else:
+            inner = (None,) * (len(traced.outputs) - 1)
+            specs[traced.row.name] = P("data", *inner, "tower")
+
+    def body(params, preprocess, images):
+        module = model.merge(graphdef, params)
+        (seen,) = augment.evaluation_views(images, preprocess, network.input_size, 1)
+        found: dict[str, Array] = {INPUT: seen}
+        logits = module(seen, None, dtype=dtype, record=found)
+        found[LOGITS] = logits
+        return {name: found[name].astype(jnp.float32) for name in names}
+
+    run = jax.shard_map(
+        body,
+        mesh=mesh,
+        in_specs=(model.param_specs(network, classes), SHARED, BATCH),
+        out_specs={name: specs[name] for name in names},
+    )
+    return jax.jit(run, compiler_options=compiler_options(mesh))
+
+
+def row_names(network: Network) -> tuple[str, ...]:
+    """Return what ``layers`` has names for, in the order of the rows."""
+    rows = (LOGITS if isinstance(row, Classifier) else row.name for row in network.rows)
+    return (INPUT, *rows)

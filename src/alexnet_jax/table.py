@@ -1,8 +1,8 @@
 """The rows that a network is written in, and what follows from them.
 
 A network is a tuple of rows in the order of the paper. From the rows alone follow
-every shape, every parameter count and every multiply-add; ``trace`` derives them,
-``model.py`` runs the rows, ``alexnet describe`` prints them.
+every shape, every parameter count, every multiply-add and what each unit sees of the
+picture; ``trace`` derives them, ``model.py`` runs the rows, ``alexnet describe`` prints them.
 
 Sizes are cuda-convnet's: outputs are counted with the ceiling, so a last window may
 hang over the right and the bottom edge (224 pixels, 11 x 11 kernels, stride 4: 55).
@@ -11,6 +11,7 @@ Caffe and PyTorch count convolutions with the floor; a row can say so.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from math import prod
 from typing import Literal
 
@@ -197,6 +198,9 @@ class Network:
         channels: 3 for RGB, 1 for grey.
         classes: logits, unless the data says otherwise.
         rows: the layers, first to last.
+        hybrid: not published, but how it lies on several devices: the fully connected
+            layers of one tower divided over the devices that share the batch, see
+            ``model.py``.
     """
 
     name: str
@@ -206,6 +210,40 @@ class Network:
     channels: int
     classes: int
     rows: tuple[Row, ...]
+    hybrid: bool = False
+
+
+@dataclass(frozen=True)
+class Field:
+    """The square of input pixels that a unit sees (its receptive field).
+
+    Of the unit in line ``y`` and column ``x`` it begins ``first + stride * y`` pixels
+    below the input's upper edge and ``first + stride * x`` right of its left one. It
+    hangs over an edge where padding or the ceiling rule lets a window do so; there is
+    nothing to be seen out there.
+
+    Attributes:
+        size: its side, pixels.
+        stride: from a unit's to its neighbour's, pixels; 0 where every unit sees the
+            same.
+        first: where the first unit's begins, pixels; negative outside the input.
+    """
+
+    size: int = 1
+    stride: int = 1
+    first: int = 0
+
+    def through(self, size: int, stride: int = 1, pad: int = 0) -> "Field":
+        """Return what a window of such units sees; all three in units."""
+        return Field(
+            self.size + (size - 1) * self.stride,
+            self.stride * stride,
+            self.first - pad * self.stride,
+        )
+
+    def all_of(self, side: int) -> "Field":
+        """Return what a unit sees that reads ``side`` x ``side`` such units."""
+        return Field(self.size + (side - 1) * self.stride, 0, self.first)
 
 
 @dataclass(frozen=True)
@@ -222,6 +260,7 @@ class Traced:
         per_tower: it has.
         fan_in: inputs of one unit.
         macs: multiply-adds of the forward pass for one image.
+        field: what one of its units sees of the input.
     """
 
     row: Row
@@ -232,6 +271,7 @@ class Traced:
     per_tower: bool
     fan_in: int
     macs: int
+    field: Field
 
     @property
     def parameters(self) -> int:
@@ -265,6 +305,7 @@ def trace(network: Network, classes: int | None = None) -> Iterator[Traced]:
     classes = network.classes if classes is None else classes
     shape: tuple[int, ...] = (network.input_size, network.input_size, network.channels)
     towers, split = network.towers, False  # the image itself is read by both
+    field = Field()
     for row in network.rows:
         inputs, weights, reads, fan_in, macs = shape, {}, "", 0, 0
         own = towers == 2 and split and getattr(row, "reads", "both") == "own"
@@ -287,18 +328,24 @@ def trace(network: Network, classes: int | None = None) -> Iterator[Traced]:
                 }
                 shape, fan_in = (side, side, filters), prod(window)
                 macs = side**2 * fan_in * filters
+                field = field.through(row.kernel, row.stride, row.pad)
                 split = True
             case MaxPool() | AvgPool():
                 side = pool_size(shape[0], row.size, row.stride)
                 shape = (side, side, shape[-1])
+                field = field.through(row.size, row.stride)
+            case SpatialNorm():
+                field = field.through(row.size, pad=row.size // 2)
             case ResponseNorm() if towers == 2 and row.reads == "both":
                 reads = "both"
             case Dense():
+                field = field.all_of(shape[0])
                 units, fan_in = row.features * towers, prod(shape) // share
                 weights = {"kernel": (*lead, fan_in, units // share), "bias": (units,)}
                 shape, macs = (units,), fan_in * units
                 split = True
             case Classifier():
+                field = field.all_of(shape[0])
                 reads, fan_in = "both", prod(shape)
                 weights = {"kernel": (fan_in, classes), "bias": (classes,)}
                 shape, macs = (classes,), fan_in * classes
@@ -311,4 +358,26 @@ def trace(network: Network, classes: int | None = None) -> Iterator[Traced]:
             per_tower,
             fan_in,
             macs,
+            field,
         )
+
+
+def differences(
+    one: Network, other: Network
+) -> Iterator[tuple[Row | None, Row | None]]:
+    """Align two tables by the names of their rows and yield the rows that differ.
+
+    Yields:
+        A row of each, in order; None where a table has no such row there. A row that
+        stands elsewhere in the other table comes twice, once alone on each side.
+    """
+    names = [[row.name for row in table.rows] for table in (one, other)]
+    matcher = SequenceMatcher(None, *names, autojunk=False)
+    for kind, start, end, other_start, other_end in matcher.get_opcodes():
+        ours, theirs = one.rows[start:end], other.rows[other_start:other_end]
+        if kind == "equal":
+            pairs = zip(ours, theirs, strict=True)
+            yield from ((row, twin) for row, twin in pairs if row != twin)
+        else:
+            yield from ((row, None) for row in ours)
+            yield from ((None, row) for row in theirs)

@@ -15,10 +15,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import data, figures, finetune, optim, rundir, steps
+from alexnet_jax import data, figures, finetune, hosts, optim, rundir, steps
 from alexnet_jax.augment import Preprocess
 from alexnet_jax.checkpoint import Checkpoints, Meta, read_meta
 from alexnet_jax.checkpoint import load as load_checkpoint
@@ -36,8 +37,7 @@ from alexnet_jax.events import (
     Started,
     StepDone,
 )
-from alexnet_jax.job import Job, compile_step, in_memory, measure, plan_job
-from alexnet_jax.mesh import describe as describe_mesh
+from alexnet_jax.job import Job, compile_step, facts, in_memory, measure, plan_job
 from alexnet_jax.meter import Meter
 from alexnet_jax.model import Params
 from alexnet_jax.optim import Plateau
@@ -54,10 +54,14 @@ def fit(
     resume: bool = False,
     devices: int | None = None,
     towers: int | None = None,
+    hybrid: bool = False,
     stop: Callable[[], bool] = lambda: False,
     profile: bool = False,
 ) -> Generator[Event, None, None]:
     """Train a network.
+
+    On several processes (see ``hosts.join``) all call it alike; process 0's
+    ``run_dir`` counts, and process 0 alone writes to it, but for checkpoints.
 
     Args:
         recipe: the run; see ``recipes.load``.
@@ -65,7 +69,10 @@ def fit(
         resume: continue from the last good checkpoint in ``run_dir``.
         devices: how many to use; all when None.
         towers: devices that one network is split over; see ``mesh.make_mesh``.
-        stop: asked after each step; True saves a checkpoint and ends the run.
+        hybrid: divide the fully connected layers of a one-tower network over the
+            devices; see ``mesh.hybrid``.
+        stop: asked after each step; True saves a checkpoint and ends the run. On
+            several processes it must be True on all at once; see ``hosts.stopping``.
         profile: write a JAX trace of a few steps to ``run_dir/profile``.
 
     Yields:
@@ -76,13 +83,12 @@ def fit(
     """
     began = time.monotonic()
     run_dir = Path(run_dir).expanduser()
-    job = plan_job(recipe, devices, towers)
-    if resume:
-        rundir.check_same(rundir.read_recipe(run_dir), recipe)
-        run = RunDir(run_dir)
-    else:
-        finetune.check(recipe)
-        run = RunDir.create(run_dir, recipe)
+    job = hosts.together(lambda: plan_job(recipe, devices, towers, hybrid))
+    if hosts.count() > 1:
+        hosts.check_same(hosts.together(lambda: facts(job)))
+    if not resume:
+        hosts.together(lambda: finetune.check(recipe))
+    run = rundir.open_run(run_dir, recipe, resume=resume)
     with run, contextlib.ExitStack() as closing:
         checkpoints = Checkpoints(run.path, recipe.run.keep)
         closing.callback(checkpoints.close)
@@ -134,7 +140,8 @@ def _fit(
         total_steps=job.total_steps,
         end_step=end,
         steps_per_epoch=job.steps_per_epoch,
-        mesh=describe_mesh(mesh),
+        mesh=job.devices,
+        rates=optim.describe(recipe.optimizer),
         train_images=len(job.dataset.train),
         eval_images=len(job.dataset.eval),
         classes=job.classes,
@@ -147,7 +154,7 @@ def _fit(
     meter.drops = plateau.drops
     meter.saved = checkpoints.directory / str(step) if step else None
     tracer = None
-    if profile:
+    if profile and hosts.leader():
         tracer = closing.enter_context(_Tracer(run.path / "profile", step))
     batches = data.train_batches(
         job.dataset.train,
@@ -158,6 +165,7 @@ def _fit(
         seed=recipe.run.seed,
         start_step=step,
         num_steps=end,
+        rows=steps.own_rows(mesh, recipe.optimizer.batch_size),
     )
     closing.callback(batches.close)
     while True:
@@ -180,7 +188,7 @@ def _fit(
             if plateau.drops != before.drops or plateau.ended:
                 state = state._replace(
                     drops=jax.device_put(
-                        jnp.int32(plateau.drops), NamedSharding(mesh, P())
+                        np.int32(plateau.drops), NamedSharding(mesh, P())
                     )
                 )
                 meter.drops = plateau.drops
@@ -224,6 +232,7 @@ def _fit(
     drawn, samples = (), ()
     if not stopping:
         drawn = _draw(job, run, state)
+    if not stopping and hosts.leader():
         samples = figures.write_samples(pictures, run.path / "samples")
     yield Finished(
         run_dir=run.path,
@@ -248,15 +257,10 @@ def _restore(job: Job, checkpoints: Checkpoints) -> tuple[TrainState, Meta, list
     """Load the last good checkpoint, or draw the initial state; name the damaged."""
     abstract = steps.abstract_state(job.recipe, job.network, job.classes, job.mesh)
     bad = []
-    for step in reversed(checkpoints.steps()):
+    for step in reversed(hosts.first(checkpoints.steps)):
         try:
-            meta = read_meta(checkpoints.directory / str(step))
-            if meta.classes != list(job.dataset.train.classes):
-                raise ConfigError(
-                    f"the run has {len(meta.classes)} classes, "
-                    f"{job.dataset.train.name} has {job.classes} or others; "
-                    "continue with the data it was started on"
-                )
+            path = checkpoints.directory / str(step)
+            meta = hosts.together(lambda path=path: _read_meta(job, path))
             state = checkpoints.restore(abstract, step)
         except CheckpointError:
             bad.append(step)
@@ -272,13 +276,25 @@ def _restore(job: Job, checkpoints: Checkpoints) -> tuple[TrainState, Meta, list
     return state, _meta(job, 0, Plateau(), None, None), bad
 
 
+def _read_meta(job: Job, path: Path) -> Meta:
+    meta = read_meta(path)
+    if meta.classes != list(job.dataset.train.classes):
+        raise ConfigError(
+            f"the run has {len(meta.classes)} classes, {job.dataset.train.name} has "
+            f"{job.classes} or others; continue with the data it was started on"
+        )
+    return meta
+
+
 def _evaluate(
     job: Job, step: EvalStep, params: Params, preprocess: Preprocess
 ) -> Result:
     """Test the network on the whole evaluation split, centre view."""
+    batch_size = padded(job.recipe.eval.batch_size, job.mesh)
     batches = data.eval_batches(
         job.dataset.eval,
-        batch_size=padded(job.recipe.eval.batch_size, job.mesh),
+        batch_size=batch_size,
+        rows=steps.own_rows(job.mesh, batch_size),
         image_size=job.recipe.data.image_size,
         channels=job.network.channels,
         resize=job.recipe.data.resize,
@@ -351,7 +367,9 @@ def _meta(
 def _draw(job: Job, run: RunDir, state: TrainState) -> tuple[Path, ...]:
     """Draw the learning curves and the first layer's filters."""
     first = next(iter(steps.layer_names(job.network)))
-    kernel = jax.device_get(state.params[first]["kernel"])
+    kernel = hosts.whole(state.params[first]["kernel"])
+    if not hosts.leader():
+        return ()
     folder = run.path / "figures"
     folder.mkdir(exist_ok=True)
     rows = list(rundir.read_metrics(run.path))

@@ -17,10 +17,11 @@ from alexnet_jax.data.memory import ArraySource, cores, in_memory
 from alexnet_jax.data.order import epoch_order
 from alexnet_jax.data.records import Batch, Dataset, Record, Source, Statistics
 from alexnet_jax.data.splits import Role, overlap, role_of, take
-from alexnet_jax.data.statistics import compute
+from alexnet_jax.data.statistics import Accumulator, compute, measure_part
 from alexnet_jax.errors import ConfigError
 
 __all__ = [
+    "Accumulator",
     "ArraySource",
     "Batch",
     "Dataset",
@@ -35,6 +36,7 @@ __all__ = [
     "eval_batches",
     "in_memory",
     "known_spec",
+    "measure_part",
     "open_dataset",
     "open_split",
     "read_image_file",

@@ -37,6 +37,7 @@ def train_batches(
     seed: int,
     num_steps: int,
     start_step: int = 0,
+    rows: range | None = None,
     threads: int | None = None,
 ) -> Batches:
     """Give the batches of a run, from `start_step` to its end.
@@ -51,6 +52,8 @@ def train_batches(
         num_steps: steps of the whole run; the last batch is that of step
             ``num_steps - 1``.
         start_step: the first step wanted, 0 for a run from the beginning.
+        rows: the part of each batch that this process needs; the others are neither
+            read nor given. All when None.
         threads: that read and decode; as many as the process has cores when None.
 
     Returns:
@@ -75,11 +78,12 @@ def train_batches(
                 latest = epoch, epoch_order(seed, epoch, count)
             here = positions // count == epoch
             chosen[here] = latest[1][positions[here] % count]
-        return chosen
+        return chosen[own.start : own.stop]
 
+    own = range(batch_size) if rows is None else rows
     steps = range(start_step, num_steps)
     square = (image_size, image_size, channels)
-    return _batches(source, indices, steps, batch_size, square, resize, threads)
+    return _batches(source, indices, steps, len(own), square, resize, threads)
 
 
 def eval_batches(
@@ -89,6 +93,7 @@ def eval_batches(
     image_size: int,
     channels: int,
     resize: Resize = "crop",
+    rows: range | None = None,
     threads: int | None = None,
 ) -> Batches:
     """Give every record of a split once, in its own order.
@@ -99,6 +104,7 @@ def eval_batches(
         image_size: side of the pictures in pixels.
         channels: 1 or 3.
         resize: see `decode`.
+        rows: the part of each batch that this process needs; all when None.
         threads: that read and decode; as many as the process has cores when None.
 
     Returns:
@@ -114,11 +120,13 @@ def eval_batches(
     _check(source, batch_size)
 
     def indices(step: int) -> np.ndarray:
-        return np.arange(step * batch_size, min((step + 1) * batch_size, count))
+        start = step * batch_size
+        return np.arange(start + own.start, min(start + own.stop, count))
 
+    own = range(batch_size) if rows is None else rows
     steps = range(-(-count // batch_size))
     square = (image_size, image_size, channels)
-    return _batches(source, indices, steps, batch_size, square, resize, threads)
+    return _batches(source, indices, steps, len(own), square, resize, threads)
 
 
 def _check(source: Source, batch_size: int) -> None:

@@ -55,6 +55,21 @@ class Accumulator:
         self.moments += other.moments
         self.images += other.images
 
+    def to_bytes(self) -> bytes:
+        """Write the sums down, for another process."""
+        parts = np.uint64(self.images), self.sums, self.moments
+        return b"".join(np.asarray(part, "<u8").tobytes() for part in parts)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, image_size: int, channels: int) -> "Accumulator":
+        """Read what `to_bytes` has written."""
+        read = cls(image_size, channels)
+        numbers = np.frombuffer(data, "<u8")
+        read.images = int(numbers[0])
+        read.sums[:] = numbers[1 : 1 + read.sums.size].reshape(read.sums.shape)
+        read.moments[:] = numbers[1 + read.sums.size :].reshape(read.moments.shape)
+        return read
+
     def statistics(self) -> Statistics:
         """Divide.
 
@@ -108,18 +123,36 @@ def compute(
         DataError: the split is empty.
         ImageError: a picture cannot be decoded; the message starts with its id.
     """
-    count = len(source) if len(source) <= MAX_EXACT else SAMPLE
+    whole = measure_part(source, image_size, channels, resize, threads=threads)
+    return whole.statistics()
 
+
+def measure_part(
+    source: Source,
+    image_size: int,
+    channels: int,
+    resize: Resize = "crop",
+    *,
+    part: int = 0,
+    parts: int = 1,
+    threads: int | None = None,
+) -> Accumulator:
+    """Count every `parts`-th image that `compute` would, from the `part`-th on.
+
+    The sums of all parts, merged, are those of the whole.
+    """
+    everything = len(source) if len(source) <= MAX_EXACT else SAMPLE
+    places = [i * len(source) // everything for i in range(part, everything, parts)]
     total = Accumulator(image_size, channels)
     lock = threading.Lock()
 
     def measure(positions: range) -> None:
-        part = Accumulator(image_size, channels)
+        counted = Accumulator(image_size, channels)
         for position in positions:
-            record = source[position * len(source) // count]
-            part.add(decode_record(record, image_size, channels, resize))
+            record = source[places[position]]
+            counted.add(decode_record(record, image_size, channels, resize))
         with lock:
-            total.merge(part)
+            total.merge(counted)
 
-    in_threads(measure, count, threads)
-    return total.statistics()
+    in_threads(measure, len(places), threads)
+    return total

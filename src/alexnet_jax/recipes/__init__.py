@@ -94,9 +94,14 @@ def dump(recipe: Recipe) -> str:
     return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
 
 
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe's values by dotted key."""
+    return _flat(recipe.model_dump())
+
+
 def differences(old: Recipe, new: Recipe) -> list[str]:
     """Return ``key: old -> new`` for each value in which two recipes differ."""
-    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    before, after = flat(old), flat(new)
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in sorted(before.keys() | after.keys())
