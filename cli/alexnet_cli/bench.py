@@ -85,15 +85,19 @@ def bench(
             f"{m.batch_size:,}",
             f"{m.images_per_second:,.1f}",
             f"{m.min:,.1f} to {m.max:,.1f}",
+            "" if m.share_of_matmul is None else f"{m.share_of_matmul:.0%}",
+            f"{m.peak_memory / 2**30:.2f}",
+            f"{m.compile_seconds:.1f}",
         )
         for m in found
     ]
-    columns = ("network", "mode", "batch", "images/s", "range")
-    view.answer(view.table(columns, rows, right=("batch", "images/s", "range")))
+    numbers = ("batch", "images/s", "range", "of matmul", "peak GiB", "compile s")
+    view.answer(view.table(("network", "mode", *numbers), rows, right=numbers))
     last = found[-1]
     packages = ", ".join(f"{name} {number}" for name, number in last.versions.items())
     view.note(
-        f"median of {last.n} repeats, {last.precision}; {last.device}; {packages}"
+        f"median of {last.n} repeats, {last.precision}; a product of matrices runs at "
+        f"{last.matmul_flops / 1e9:,.0f} GFLOP/s; {last.device}; {packages}"
     )
 
 

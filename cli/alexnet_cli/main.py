@@ -46,6 +46,10 @@ app.command(cls=Verb)(activations)
 app.command(cls=Verb)(features)
 
 
+COMPUTING = {"train", "eval", "predict", "bench"}
+"""Verbs that run a network."""
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"alexnet-jax {runtime.version()}")
@@ -83,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; those of the process when None.
     """
+    if arguments is None and not COMPUTING.isdisjoint(sys.argv[1:2]):
+        runtime.ask_for_huge_pages()
     runtime.arguments = list(sys.argv[1:] if arguments is None else arguments)
     if watch.is_worker():
         watch.become_worker()
