@@ -14,6 +14,7 @@ from alexnet_cli.bench import bench
 from alexnet_cli.describe import describe
 from alexnet_cli.doctor import doctor
 from alexnet_cli.evaluate import evaluate
+from alexnet_cli.filters import filters
 from alexnet_cli.helping import Verb, Verbs
 from alexnet_cli.mesh import mesh
 from alexnet_cli.predict import predict
@@ -40,6 +41,7 @@ app.command(cls=Verb)(mesh)
 app.command(cls=Verb)(bench)
 app.command(cls=Verb)(activations)
 app.command(cls=Verb)(features)
+app.command(cls=Verb)(filters)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,7 +1,8 @@
 """Pictures of a run: what it learned and how."""
 
+from alexnet_jax.figures.canvas import check_picture
 from alexnet_jax.figures.curves import learning_curves
-from alexnet_jax.figures.kernels import filters
+from alexnet_jax.figures.kernels import chroma, filters
 from alexnet_jax.figures.samples import write_samples
 
-__all__ = ["filters", "learning_curves", "write_samples"]
+__all__ = ["check_picture", "chroma", "filters", "learning_curves", "write_samples"]
