@@ -59,3 +59,31 @@ def test_filters(alexnet: Callable[..., Ran], digits_run: Path, tmp_path: Path) 
     ran = alexnet("filters", "--ckpt", digits_run, "--out", "f.gif")
     assert ran.code == 1
     assert "pictures are written as .png or .svg" in ran.err
+
+
+def test_units(alexnet: Callable[..., Ran], digits_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "drawn").mkdir()
+    options = ["--ckpt", digits_run, "--devices", "1", "--out", "drawn"]
+    data = ["--eval-split", "test[:40]", "--batch-size", "40"]
+    ran = alexnet("units", *options, *data, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.err == ""
+    records = json.loads(ran.out)
+    assert [record["layer"] for record in records] == ["conv1", "conv2", "conv3"]
+    for record in records:
+        picture = tmp_path / record["picture"]
+        assert is_picture(picture)
+        assert json.loads(picture.with_suffix(".json").read_text()) == record
+        assert len(record["units"]) == 12
+        assert [unit["tower"] for unit in record["units"]] == [1] * 6 + [2] * 6
+        for unit in record["units"]:
+            values = [patch["value"] for patch in unit["patches"]]
+            assert len(values) == 9
+            assert values == sorted(values, reverse=True)
+    assert records[0]["field"] == {"size": 5, "stride": 2, "first": 0}
+    ran = alexnet("units", *options, *data, "--layer", "fc4", "--units", "3,40")
+    assert ran.out.split()[3:] == ["fc4", "all", "drawn/units-fc4.png"]
+    ran = alexnet("units", *options, "--layer", "conv1", "--units", "x")
+    assert ran.code == 2
+    ran = alexnet("units", *options[:-1], "gone")
+    assert "gone does not exist; make it first" in ran.err

@@ -21,6 +21,7 @@ from alexnet_cli.predict import predict
 from alexnet_cli.prepare import prepare
 from alexnet_cli.recipes import recipes
 from alexnet_cli.train import train
+from alexnet_cli.units import units
 from alexnet_jax.errors import AlexNetError
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ app.command(cls=Verb)(bench)
 app.command(cls=Verb)(activations)
 app.command(cls=Verb)(features)
 app.command(cls=Verb)(filters)
+app.command(cls=Verb)(units)
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,6 +3,15 @@
 from alexnet_jax.figures.canvas import check_picture
 from alexnet_jax.figures.curves import learning_curves
 from alexnet_jax.figures.kernels import chroma, filters
+from alexnet_jax.figures.patches import Unit, units
 from alexnet_jax.figures.samples import write_samples
 
-__all__ = ["check_picture", "chroma", "filters", "learning_curves", "write_samples"]
+__all__ = [
+    "Unit",
+    "check_picture",
+    "chroma",
+    "filters",
+    "learning_curves",
+    "units",
+    "write_samples",
+]

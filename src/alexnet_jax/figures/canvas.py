@@ -162,6 +162,27 @@ def points(pixels: int) -> float:
     return pixels * 72 / _DPI
 
 
+def fitted(pixels: np.ndarray, side: int) -> tuple[np.ndarray, int]:
+    """Make a square picture fit a place on the page.
+
+    Args:
+        pixels: ``u8[S, S, C]``.
+        side: of the place.
+
+    Returns:
+        The picture and how many times it is enlarged; one that is too large is scaled
+        down with antialiasing.
+    """
+    if len(pixels) <= side:
+        return pixels, side // len(pixels)
+    from PIL import Image
+
+    grey = pixels.shape[-1] == 1
+    image = Image.fromarray(pixels[..., 0] if grey else pixels)
+    small = np.asarray(image.resize((side, side), Image.Resampling.LANCZOS))
+    return small.reshape(side, side, -1), 1
+
+
 def zoom_to(pixels: int, side: int) -> int:
     """Return how many times ``side`` fits into ``pixels``, at least 1."""
     return max(1, pixels // side)
