@@ -19,6 +19,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 HERE = Path(__file__).parent
 
@@ -86,7 +87,7 @@ class Worker:
         return last
 
 
-def work(mode: str, batch_size: int) -> None:
+def work(mode: Literal["train", "forward"], batch_size: int) -> None:
     """Be our side: a step and a matrix product each time a line comes."""
     from alexnet_cli import runtime
 
@@ -153,7 +154,9 @@ def compare(name: str, args: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description="A step of ours against PyTorch's, in turn."
+    )
     parser.add_argument("--mode", choices=tuple(FLOP), default="train")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)

@@ -15,6 +15,8 @@ import resource
 import sys
 import time
 
+# Not among the requirements of this project.
+# pyright: reportMissingImports=false
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -103,7 +105,9 @@ def network(norm: str) -> nn.Sequential:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description="Net 145 in PyTorch: a worker of steps.py."
+    )
     parser.add_argument("--mode", choices=("train", "forward"), default="train")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--threads", type=int)

@@ -6,6 +6,7 @@ from PIL import Image
 
 from alexnet_jax import data, figures
 from alexnet_jax.data import ArraySource
+from alexnet_jax.errors import ConfigError
 from alexnet_jax.figures import kernels
 
 # Filters.
@@ -20,15 +21,16 @@ def test_a_sheet_of_kernels_pixel_by_pixel():
         [0.5, 1.0, 1, 1.0, 1.0, 1, 0.0, 0.25],  # white lines between kernels
         [0.0, 0.75, 1, 1.0, 1.0, 1, 0.5, 0.5],
     ]
-    np.testing.assert_allclose(kernels.sheet(kernel, 1.0)[..., 0], wanted)
-    # Contrast is one for all: twice the scale, half as far from grey.
-    np.testing.assert_allclose(kernels.sheet(kernel, 2.0)[0, :2, 0], [0.5, 0.75])
+    np.testing.assert_allclose(kernels.sheet(kernel, -1.0, 1.0)[..., 0], wanted)
+    # Contrast is one for all, from the weight that is black to the one that is white.
+    wide = kernels.sheet(kernel, -1.0, 3.0)
+    np.testing.assert_allclose(wide[0, :2, 0], [0.25, 0.5])
 
 
 def test_kernels_run_along_lines_of_sixteen_and_the_rest_is_white():
     kernel = np.zeros((1, 1, 3, 18), "f4")
     kernel[0, 0, :, 16] = [-1, 0, 1]  # the first of the second line, in colour
-    drawn = kernels.sheet(kernel, 1.0)
+    drawn = kernels.sheet(kernel, -1.0, 1.0)
     assert drawn.shape == (3, 31, 3)
     assert drawn[2, 0].tolist() == [0, 0.5, 1]
     assert (drawn[0, ::2] == 0.5).all()
@@ -36,39 +38,89 @@ def test_kernels_run_along_lines_of_sixteen_and_the_rest_is_white():
     assert (drawn[2, 3:] == 1).all()
 
 
-@pytest.mark.parametrize(("towers", "colours"), [(1, 1), (2, 1), (2, 3)])
-def test_each_tower_has_its_panel(towers, colours, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("towers", "colours", "suffix"), [(1, 1, "png"), (2, 1, "svg"), (2, 3, "png")]
+)
+def test_each_tower_has_its_panel(towers, colours, suffix, tmp_path, monkeypatch):
     panels = []
     draw = kernels.sheet
 
-    def spy(kernel, scale):
-        panels.append((kernel, scale))
-        return draw(kernel, scale)
+    def spy(kernel, low, high):
+        panels.append((kernel, low, high))
+        return draw(kernel, low, high)
 
     monkeypatch.setattr(kernels, "sheet", spy)
     kernel = np.random.default_rng(0).normal(size=(5, 5, colours, 8)).astype("f4")
-    out = tmp_path / "filters.png"
-    figures.filters(kernel, towers, out, title="digits-1")
+    out = tmp_path / f"filters.{suffix}"
+    figures.filters(kernel, towers, out, title="digits-1 & $x_1$")
     own = 8 // towers
     assert len(panels) == towers
-    for tower, (shown, scale) in enumerate(panels):
+    for tower, (shown, low, high) in enumerate(panels):
         np.testing.assert_array_equal(
             shown, kernel[..., tower * own : (tower + 1) * own]
         )
-        assert scale == np.abs(kernel).max()
+        assert (low, high) == (kernel.min(), kernel.max())
+    assert list(tmp_path.iterdir()) == [out]
+    if suffix == "svg":
+        assert out.read_text().startswith("<?xml")
+        return
     with Image.open(out) as image:
         assert image.format == "PNG"
-        assert image.width > 400
-        # Black and white are in it: the picture holds more than grey and frames.
-        assert image.convert("L").getextrema() == (0, 255)
+        # Black and white are in it, each pixel of a kernel a square of one colour.
+        shown = np.asarray(image.convert("RGB"))
+        zoom = (1024 - 64) // (8 // towers * 6 - 1)
+        top = 110 + (36 if towers == 2 else 0)
+        first = shown[top : top + 5 * zoom, 32 : 32 + 5 * zoom]
+        cells = first.reshape(5, zoom, 5, zoom, 3)
+        assert (cells == cells[:, :1, :, :1]).all()
+        grey = (kernel[..., 0] - kernel.min()) / (kernel.max() - kernel.min())
+        wanted = np.broadcast_to(grey * 255, (5, 5, 3))
+        np.testing.assert_allclose(cells[:, 0, :, 0], wanted, atol=2)
 
 
 def test_kernels_of_zeros_are_grey(tmp_path):
     figures.filters(np.zeros((3, 3, 1, 4), "f4"), 1, tmp_path / "f.png", title="t")
     with Image.open(tmp_path / "f.png") as image:
-        assert 128 in set(image.convert("L").tobytes()) or 127 in set(
-            image.convert("L").tobytes()
-        )
+        assert {127, 128} & set(image.convert("L").tobytes())
+
+
+def test_the_share_of_chroma_by_hand():
+    kernel = np.zeros((1, 1, 3, 4), "f4")
+    kernel[0, 0, :, 0] = [2, 2, 2]  # grey
+    kernel[0, 0, :, 1] = [3, 0, 0]  # red: 9, of which 3 * 1 * 1 are grey
+    kernel[0, 0, :, 2] = [1, -1, 0]  # as red as it is not green
+    # The fourth is nothing, so it has no colour.
+    found = figures.chroma(kernel, 2)
+    assert np.allclose(found.shares, [[0, 2 / 3], [1, 0]])
+    assert np.allclose(found.medians, [1 / 3, 1 / 2])
+    # (0, 1), (0, 0), (2/3, 1), (2/3, 0): the second has more in 2 and a half of 4.
+    assert (found.coloured, found.separation) == (2, 2.5 / 4)
+    mirrored = figures.chroma(kernel[..., [2, 3, 0, 1]], 2)
+    assert (mirrored.coloured, mirrored.separation) == (1, 2.5 / 4)
+    whole = figures.chroma(kernel, 1)
+    assert (whole.coloured, whole.separation) == (None, None)
+    assert np.allclose(whole.medians, [1 / 3])
+
+
+def test_kernels_of_noise_have_two_thirds():
+    kernel = np.random.default_rng(0).normal(size=(11, 11, 3, 96)).astype("f4")
+    found = figures.chroma(kernel, 2)
+    assert np.allclose(found.medians, kernels.NOISE, atol=0.01)
+    assert found.separation is not None
+    assert found.separation < 0.6
+
+
+def test_places_that_a_picture_cannot_go_to(tmp_path):
+    for path, words in {
+        tmp_path / "x.jpg": r"written as \.png or \.svg; let the name end so",
+        tmp_path / "gone" / "x.png": "gone does not exist; make it first",
+    }.items():
+        with pytest.raises(ConfigError, match=words):
+            figures.check_picture(path)
+    (tmp_path / "x.png").mkdir()
+    with pytest.raises(ConfigError, match=r"^--figure .* is a folder; name a file$"):
+        figures.check_picture(tmp_path / "x.png", "--figure")
+    assert figures.check_picture(tmp_path / "y.SVG") == tmp_path / "y.SVG"
 
 
 # Curves.

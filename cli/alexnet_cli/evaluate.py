@@ -2,16 +2,11 @@
 
 import dataclasses
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import typer
 
-from alexnet_cli import options, runs, runtime, view
-
-if TYPE_CHECKING:
-    from alexnet_jax.checkpoint import Meta
-    from alexnet_jax.data import Role, Source
+from alexnet_cli import options, runs, runtime, splits, view
 
 
 def evaluate(
@@ -67,7 +62,7 @@ def evaluate(
         make_mesh(network(meta.network), devices=devices, towers=towers)
         for meta in metas
     ]
-    chosen = _open(paths[0], metas[0], data, data_dir, eval_split)
+    chosen = splits.choose(paths[0], metas[0], data, data_dir, eval_split)
     stored = EvalConfig.model_validate((metas[0].recipe or {}).get("eval", {}))
     size = batch_size or evaluation.padded(stored.batch_size, meshes[0])
 
@@ -139,46 +134,6 @@ def evaluate(
         view.note(
             "a test split: the figures are this checkpoint's, not the best of many"
         )
-
-
-class Chosen(NamedTuple):
-    """The split to test on.
-
-    Attributes:
-        spec: of its data set.
-        source: the split.
-        role: what results on it may be used for.
-    """
-
-    spec: str
-    source: "Source"
-    role: "Role"
-
-
-def _open(
-    path: Path,
-    meta: "Meta",
-    data: str | None,
-    data_dir: Path | None,
-    eval_split: str | None,
-) -> Chosen:
-    """Open the data that was asked for, or a run's own."""
-    from alexnet_jax import data as sources
-    from alexnet_jax.config import DataConfig
-    from alexnet_jax.errors import ConfigError
-
-    own = DataConfig.model_validate(meta.recipe["data"]) if meta.recipe else None
-    if data is not None:
-        spec = options.absolute(data)
-    elif own is not None:
-        spec = own.spec
-    else:
-        raise ConfigError(f"{path} has no recipe, so no data of its own; give --data")
-    if own is None or own.spec != spec:
-        own = DataConfig(spec=spec, image_size=meta.image_size)
-    directory = str(data_dir.expanduser()) if data_dir else own.dir
-    source, role = sources.open_split(spec, directory, eval_split or own.eval_split)
-    return Chosen(spec, source, role)
 
 
 def _weights(text: str | None) -> list[float] | Literal["search"] | None:

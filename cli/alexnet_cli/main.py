@@ -15,6 +15,7 @@ from alexnet_cli.describe import describe
 from alexnet_cli.doctor import doctor
 from alexnet_cli.evaluate import evaluate
 from alexnet_cli.export import export
+from alexnet_cli.filters import filters
 from alexnet_cli.helping import Verb, Verbs
 from alexnet_cli.import_ import import_
 from alexnet_cli.mesh import mesh
@@ -22,6 +23,7 @@ from alexnet_cli.predict import predict
 from alexnet_cli.prepare import prepare
 from alexnet_cli.recipes import recipes
 from alexnet_cli.train import train
+from alexnet_cli.units import units
 from alexnet_jax.errors import AlexNetError
 
 app = typer.Typer(
@@ -44,6 +46,8 @@ app.command(cls=Verb)(mesh)
 app.command(cls=Verb)(bench)
 app.command(cls=Verb)(activations)
 app.command(cls=Verb)(features)
+app.command(cls=Verb)(filters)
+app.command(cls=Verb)(units)
 
 
 COMPUTING = {"train", "eval", "predict", "bench"}

@@ -218,6 +218,16 @@ Precision = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+Picture = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="Where the picture goes, .png or .svg.",
+        show_default="among the run's figures",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print JSON for programs.", rich_help_panel=OUTPUT),

@@ -1,4 +1,4 @@
-"""Which run is meant where the user names none."""
+"""Which run is meant where the user names none, and where its pictures go."""
 
 import re
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from alexnet_cli import view
 
 if TYPE_CHECKING:
+    from alexnet_jax.checkpoint import Meta
     from alexnet_jax.config import Recipe
 
 RUNS = Path("runs")
@@ -30,6 +31,32 @@ def newest() -> Path:
         "no run with a checkpoint in ./runs; train one with alexnet train, or name "
         "one with --ckpt"
     )
+
+
+def home(checkpoint: Path) -> Path:
+    """Return the run that a checkpoint is of; imported weights are their own."""
+    inside = checkpoint.parent.name == "checkpoints"
+    return checkpoint.parents[1] if inside else checkpoint
+
+
+def title(checkpoint: Path, meta: "Meta") -> str:
+    """Say in a picture which checkpoint it is of."""
+    name = home(checkpoint.absolute()).name
+    return f"{name}, step {meta.step:,}" if meta.step else name
+
+
+def picture(out: Path | None, checkpoint: Path, name: str) -> Path:
+    """Return the path of a picture: the user's, or one in the run's own figures.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    from alexnet_jax import figures
+
+    if out is None:
+        out = home(checkpoint) / "figures" / name
+        out.parent.mkdir(exist_ok=True)
+    return figures.check_picture(out)
 
 
 def new(recipe: "Recipe") -> Path:

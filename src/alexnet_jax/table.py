@@ -2,7 +2,8 @@
 
 A network is a tuple of rows in the order of the paper. From the rows alone follow
 every shape, every parameter count, every multiply-add and what each unit sees of the
-picture; ``trace`` derives them, ``model.py`` runs the rows, ``alexnet describe`` prints them.
+picture; ``trace`` derives them, ``model.py`` runs the rows, ``alexnet describe``
+prints them.
 
 Sizes are cuda-convnet's: outputs are counted with the ceiling, so a last window may
 hang over the right and the bottom edge (224 pixels, 11 x 11 kernels, stride 4: 55).

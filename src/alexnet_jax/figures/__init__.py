@@ -1,7 +1,17 @@
 """Pictures of a run: what it learned and how."""
 
+from alexnet_jax.figures.canvas import check_picture
 from alexnet_jax.figures.curves import learning_curves
-from alexnet_jax.figures.kernels import filters
+from alexnet_jax.figures.kernels import chroma, filters
+from alexnet_jax.figures.patches import Unit, units
 from alexnet_jax.figures.samples import write_samples
 
-__all__ = ["filters", "learning_curves", "write_samples"]
+__all__ = [
+    "Unit",
+    "check_picture",
+    "chroma",
+    "filters",
+    "learning_curves",
+    "units",
+    "write_samples",
+]
