@@ -181,7 +181,7 @@ def test_wrong_usage_exits_2(
     [
         (
             ("train", "imagnet"),
-            ["no recipe 'imagnet'; there are cifar10-quick, digits, imagenet"],
+            ["no recipe 'imagnet'; there are cifar10-quick, digits, finetune, ima"],
         ),
         (
             ("train", "digits", "--set", "network=alex"),
