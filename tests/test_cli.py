@@ -64,7 +64,7 @@ def fails(ran: Ran, *words: str) -> None:
 
 VERBS = (
     *("train", "eval", "predict", "prepare", "describe", "recipes", "doctor"),
-    *("activations", "features", "filters", "units"),
+    *("activations", "features", "filters", "units", "neighbors"),
 )
 
 

@@ -251,8 +251,25 @@ def view(
     Raises:
         ImageError: it cannot be read.
     """
+    return centre(loaded, stored(loaded, source, index))
+
+
+def stored(
+    loaded: Loaded, source: Source, index: int
+) -> UInt8[np.ndarray, "stored stored colours"]:
+    """Return a picture of a split as a checkpoint wants it.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
     meta, table = loaded.meta, find_network(loaded.meta.network)
-    pixels = decode_record(source[index], meta.image_size, table.channels, meta.resize)
-    start = (meta.image_size - table.input_size) // 2
-    inner = slice(start, start + table.input_size)
-    return pixels[inner, inner]
+    return decode_record(source[index], meta.image_size, table.channels, meta.resize)
+
+
+def centre(
+    loaded: Loaded, pixels: UInt8[np.ndarray, "stored stored colours"]
+) -> UInt8[np.ndarray, "side side colours"]:
+    """Return what a network sees of a picture that is as its checkpoint wants it."""
+    side = find_network(loaded.meta.network).input_size
+    start = (len(pixels) - side) // 2
+    return pixels[start : start + side, start : start + side]
