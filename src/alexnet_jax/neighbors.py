@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,7 @@ class Index:
     features: np.ndarray
     squares: np.ndarray
     labels: np.ndarray
-    ids: Sequence[str]
+    ids: list[str]
 
 
 def last_hidden(network: Network) -> str:
@@ -258,12 +258,12 @@ def _write(
                 yield rows
 
 
-def _halved(values: np.ndarray) -> tuple[np.ndarray, np.float32]:
+def _halved(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a row in half precision, and the sum of its squares."""
     with np.errstate(over="ignore"):  # infinity, which is looked for
         row = values.astype(np.float16)
     wide = row.astype(np.float32)
-    return row, wide @ wide
+    return row, np.asarray(wide @ wide)
 
 
 def _mark(path: Path, mark: dict[str, int]) -> None:
