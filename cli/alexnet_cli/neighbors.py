@@ -92,7 +92,7 @@ def neighbors(
     Examples:
       alexnet neighbors runs/digits-1/samples
       alexnet neighbors eval:7 eval:12 --ckpt runs/cifar10-quick-1 --top 9
-      alexnet neighbors cat.jpg --ckpt runs/imagenet-1 --layer fc7 --out cat-like.png
+      alexnet neighbors cat.jpg --ckpt runs/imagenet-1 --layer fc7 --out like.png
     """
     runtime.set_up()
     from alexnet_jax import checkpoint
