@@ -68,8 +68,9 @@ format: $(DEV)  ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: setup  ## measure images a second on this machine
+bench: setup  ## measure images a second on this machine, and compare meshes
 	$(BIN)/alexnet bench
+	$(BIN)/alexnet bench --scaling
 
 build: setup  ## build the wheel into dist/
 	$(BIN)/hatchling build --target wheel

@@ -17,8 +17,8 @@ os.environ.setdefault(
     str(Path(__file__).resolve().parents[1] / ".cache" / "jax"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-# Compiles in half the time, without most of XLA's optimisations. The runs of
-# test_interrupt.py are compiled as a user's are.
+# Compiles in half the time, without most of XLA's optimisations. Only the processes
+# that test_cli_train.py interrupts and kills are compiled as a user's are.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
 import pytest

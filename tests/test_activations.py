@@ -14,8 +14,6 @@ from alexnet_jax.networks import network
 from alexnet_jax.predict import predict
 from alexnet_jax.table import Classifier, MaxPool, trace
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 TABLE = network("digits")
 
 
@@ -194,5 +192,7 @@ def test_places_that_a_file_cannot_go_to(tmp_path):
 
 def test_a_picture_that_cannot_be_read(one):
     loaded, mesh = one
-    with pytest.raises(ImageError):
+    with pytest.raises(ImageError, match=r"^<bytes>: is not an image that Pillow can"):
         activations.activations(loaded, b"no picture", mesh)
+    with pytest.raises(ImageError, match=r"^gone\.png: no such file"):
+        activations.activations(loaded, "gone.png", mesh)

@@ -55,6 +55,9 @@ def test_nothing_can_be_changed(section):
         ("momentum", 1.0),
         ("weight_decay", -1.0),
         ("layer_weight_decay", {"conv1": -1.0}),
+        ("reference_batch", 0),
+        ("scale_rate", "cubic"),
+        ("warmup_epochs", -1.0),
         ("momentun", 0.9),
     ],
 )

@@ -188,6 +188,19 @@ def test_mistakes(tmp_path):
     )
 
 
+def test_pictures_to_test_on_alone(tmp_path):
+    """Without train/ the classes are those of the folders that are there."""
+    for name in ("b", "a"):
+        save(tmp_path / "val" / name / "1.png")
+    for split in (None, "val"):
+        source, role = open_split(f"folder:{tmp_path}", None, split)
+        assert list(source.classes) == ["a", "b"]
+        assert len(source) == 2
+        assert role == "validation"
+    with pytest.raises(DataError, match=r"holds val/ but no train/; add it"):
+        open_split(f"folder:{tmp_path}", None, "train[:1]")
+
+
 def test_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     split_tree(tmp_path / "photos")

@@ -57,6 +57,21 @@ def test_large_sets_are_sampled_evenly(monkeypatch):
     assert compute(source(50), 6, 3).images == 50
 
 
+def test_the_shares_of_several_processes_add_up_to_the_whole(monkeypatch):
+    for bound in (50_000, 40):  # all images, and a sample of 20
+        monkeypatch.setattr(statistics, "MAX_EXACT", bound)
+        monkeypatch.setattr(statistics, "SAMPLE", 20)
+        split = source(101)
+        total = Accumulator(6, 3)
+        for part in range(3):
+            share = statistics.measure_part(split, 6, 3, part=part, parts=3)
+            total.merge(Accumulator.from_bytes(share.to_bytes(), 6, 3))
+        whole, found = compute(split, 6, 3), total.statistics()
+        np.testing.assert_array_equal(found.mean, whole.mean)
+        np.testing.assert_array_equal(found.covariance, whole.covariance)
+        assert found.images == whole.images == (101 if bound > 101 else 20)
+
+
 def test_nothing_to_measure():
     with pytest.raises(DataError, match="no image to take the mean of"):
         compute(source(0), 6, 3)

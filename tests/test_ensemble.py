@@ -15,8 +15,6 @@ from alexnet_jax.mesh import make_mesh
 from alexnet_jax.networks import network
 from alexnet_jax.predict import predict
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 TABLE = network("digits")
 SIZE = 120  # one batch size, few compilations
 

@@ -53,6 +53,10 @@ def train(source, **options):
     return train_batches(source, **{**defaults, "num_steps": 10, **options})
 
 
+def evaluate(source, **options):
+    return eval_batches(source, batch_size=8, image_size=SIZE, channels=3, **options)
+
+
 def labels(batches):
     return [batch.labels.tolist() for batch in batches]
 
@@ -148,6 +152,29 @@ def test_evaluation_counts_every_image_once(way, batch_size):
     assert all(batch.images.shape[0] == batch_size for batch in batches)
     padding = np.concatenate([batch.images[~batch.mask] for batch in batches])
     assert not padding.any()
+
+
+@pytest.mark.parametrize("way", ["threads", "array"])
+def test_a_process_reads_its_own_rows_only(way):
+    whole, parts = Jpegs(21), [Jpegs(21), Jpegs(21)]
+    rows = [range(0, 5), range(5, 8)]
+
+    def ready(source):
+        return source if way == "threads" else in_memory(source, SIZE, 3)
+
+    for give in (train, evaluate):
+        for batch, *own in zip(
+            give(ready(whole)),
+            *(give(ready(p), rows=r) for p, r in zip(parts, rows, strict=True)),
+            strict=True,
+        ):
+            for got, part in zip(own, rows, strict=True):
+                for mine, full in zip(got, batch, strict=True):
+                    np.testing.assert_array_equal(mine, full[part.start : part.stop])
+        if way == "threads":  # and each record is read once
+            assert sorted(parts[0].read + parts[1].read) == sorted(whole.read)
+            for source in (whole, *parts):
+                source.read.clear()
 
 
 def test_memory_ahead_is_bounded():

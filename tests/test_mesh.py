@@ -1,5 +1,6 @@
 """How devices are laid out, and what is said when they do not fit."""
 
+import dataclasses
 import re
 
 import jax
@@ -8,8 +9,15 @@ import pytest
 
 from alexnet_jax.cifar_networks import CIFAR_80SEC
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.mesh import BATCH, check_batch, describe, make_mesh, shardings
-from alexnet_jax.networks import CODE2012
+from alexnet_jax.mesh import (
+    BATCH,
+    check_batch,
+    describe,
+    hybrid,
+    make_mesh,
+    shardings,
+)
+from alexnet_jax.networks import CODE2012, network
 
 
 def refused(message):
@@ -86,12 +94,40 @@ def test_a_batch_must_divide_over_the_data_axis():
     check_batch(make_mesh(CODE2012, devices=2), 3)  # the towers share every image
 
 
+def test_a_device_computes_its_images_in_parts():
+    mesh = make_mesh(CODE2012)  # 4 x 2
+    check_batch(mesh, 24, parts=3)
+    with refused(
+        "run.accumulate 4: a device's 6 images do not divide into so many parts; use "
+        "a divisor"
+    ):
+        check_batch(mesh, 24, parts=4)
+
+
+def test_one_tower_may_divide_its_dense_layers():
+    owt = network("owt")
+    divided = hybrid(owt, 8)
+    assert divided.hybrid
+    assert dataclasses.replace(divided, hybrid=False) == owt
+    with refused("--hybrid is for networks of one tower; code2012 has 2: use --towers"):
+        hybrid(CODE2012, 2)
+    with refused(
+        "--hybrid: the 64 units of fc64 do not divide over 6 devices; use --devices 4"
+    ):
+        hybrid(network("cifar-80sec"), 6)
+    with refused("--hybrid: cifar-18pct has no layer to divide"):
+        hybrid(network("cifar-18pct"), 2)
+
+
 def test_the_mesh_in_words():
     assert describe(make_mesh(CODE2012)) == (
         "8 devices (cpu): 4 x data, one tower on each of two devices"
     )
     assert describe(make_mesh(CODE2012, devices=1)) == (
         "1 device (cpu): 1 x data, towers together"
+    )
+    assert describe(make_mesh(CODE2012, devices=4, towers=1), hybrid=True) == (
+        "4 devices (cpu): 4 x data, fully connected layers divided over 4"
     )
 
 

@@ -78,6 +78,33 @@ def problem(seed=0):
     return params, gradients
 
 
+@pytest.mark.parametrize(
+    ("kind", "factor", "words"),
+    [
+        ("none", 1, "0.01 (biases 0.02), chosen for batch 128, not scaled to 512"),
+        ("linear", 4, "0.04 (biases 0.08), linear from batch 128 to 512"),
+        ("sqrt", 2, "0.02 (biases 0.04), sqrt from batch 128 to 512"),
+    ],
+)
+def test_rates_follow_the_batch_as_told(kind, factor, words):
+    optimizer = config(batch_size=512, reference_batch=128, scale_rate=kind)
+    found = rates(steps(drops=[0.5]), [0, TOTAL], optimizer=optimizer)
+    np.testing.assert_allclose(found.weights["a"], factor * np.array([0.01, 0.001]))
+    np.testing.assert_allclose(found.biases["a"], factor * np.array([0.02, 0.02]))
+    assert optim.describe(optimizer) == words
+
+
+def test_rates_rise_in_the_warm_up():
+    # A quarter of the one epoch: ten of forty steps, the first at a tenth.
+    optimizer = config(warmup_epochs=0.25)
+    found = rates(steps(), range(12), optimizer=optimizer)
+    wanted = np.minimum(np.arange(1, 13) / 10, 1)
+    np.testing.assert_allclose(found.weights["a"], 0.01 * wanted, rtol=1e-6)
+    np.testing.assert_allclose(found.biases["b"], 0.02 * wanted, rtol=1e-6)
+    assert optim.describe(optimizer) == "0.01 (biases 0.02), risen to in 0.25 epochs"
+    assert optim.describe(config()) == "0.01 (biases 0.02)"
+
+
 def run(optimizer, schedule, params, gradients):
     """Follow our rule; return parameters and velocities after each step."""
     rule = optim.update_rule(optimizer)

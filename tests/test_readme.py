@@ -10,8 +10,6 @@ import functools
 import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
 # `make train`, `make test` and the like are run by .ci/run; bare `alexnet train` too.
 ELSEWHERE = {"make train", "make test", "make check", "make build", "make bench"}
+PUBLIC = {"bvlc_alexnet.caffemodel", "alexnet-owt-7be5be79.pth"}  # not downloaded
 CIFAR = Path(os.environ.get("ALEXNET_TEST_TFDS", ROOT.parent / "shared/data/tfds"))
 
 
@@ -51,37 +50,31 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def one_device(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As at home, on a machine with one device."""
-    one = jax.devices()[:1]
-    monkeypatch.setattr(jax, "devices", lambda *_: one)
+def machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """A machine with so many devices, one at first; at home."""
+    there = jax.devices()
+
+    def machine(devices: int) -> None:
+        monkeypatch.setattr(jax, "devices", lambda *_: there[:devices])
+
+    machine(1)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(home)
+    return machine
 
 
 @pytest.fixture
 def run(
-    one_device: None,
+    machine: Callable[[int], None],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., tuple[int, str]]:
-    """Carry out a command; return its exit code and what it wrote to stderr.
-
-    In this process, except where the environment that JAX starts in is part of it.
-    """
+    """Carry out a command in this process; return its exit code and its stderr."""
     short = functools.partial(bench.measure, seconds=0.1)
     monkeypatch.setattr(bench, "measure", short)
 
-    def run(words: list[str], environment: dict[str, str]) -> tuple[int, str]:
-        if environment:
-            ran = subprocess.run(
-                [sys.executable, "-m", "alexnet_cli", *words],
-                env={**os.environ, **environment},
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
-            return ran.returncode, ran.stderr
+    def run(words: list[str], JAX_NUM_CPU_DEVICES: str = "1") -> tuple[int, str]:
+        machine(int(JAX_NUM_CPU_DEVICES))
         capsys.readouterr()
         with pytest.raises(SystemExit) as ending:
             main(words)
@@ -105,9 +98,14 @@ def test_every_command_of_the_readme_does_what_it_says(
             environment[name] = value
         assert words.pop(0) == "alexnet", line
         if words[1:2] == ["imagenet2012"] or any("IMAGENET" in w for w in words):
-            code, err = run(words, environment)
+            code, err = run(words, **environment)
             assert code == 1, line
             assert "ILSVRC2012" in err or "IMAGENET" in err, line
+            continue
+        if words[0] == "import" and words[1] in PUBLIC:
+            code, err = run(words, **environment)
+            assert code == 1, line
+            assert f"{words[1]} does not exist" in err, line
             continue
         if "DATA" in words:
             if not CIFAR.is_dir():
@@ -121,7 +119,7 @@ def test_every_command_of_the_readme_does_what_it_says(
             words += ["--steps", "4"] if "--resume" in words else ["--steps", "2"]
         if words[0] == "bench":
             words += ["--mode", "forward", "--batch-size", "8"]
-        code, err = run(words, environment)
+        code, err = run(words, **environment)
         assert code == 0, f"{line}\n{err}"
         assert "Traceback" not in err, line
         ran += 1
@@ -129,7 +127,7 @@ def test_every_command_of_the_readme_does_what_it_says(
 
 
 def test_the_python_example_of_the_readme_runs(
-    one_device: None, capsys: pytest.CaptureFixture[str]
+    machine: Callable[[int], None], capsys: pytest.CaptureFixture[str]
 ):
     (example,) = [block for language, block in BLOCKS if language == "python"]
     cut = example.replace('"run.steps": 100', '"run.steps": 4')

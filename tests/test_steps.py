@@ -221,8 +221,8 @@ def wide(state):
 @pytest.mark.slow
 def test_in_double_precision_only_rounding_is_left(monkeypatch):
     # A mask, a crop or an image out of place would show: float32 hides small errors.
-    monkeypatch.setitem(steps.DTYPES, "f32", jnp.float64)
     state, dense = wide(trained(1, 1).first_state), wide(hybrid_run(1).first_state)
+    monkeypatch.setitem(steps.DTYPES, "f32", jnp.float64)
     with jax.enable_x64(True):
         alone = Trained(1, 1, state=state)
         assert alone.params["conv2"]["kernel"].dtype == np.float64
@@ -388,8 +388,11 @@ def operations(compiled, shape):
             for bits, dims in sizes:
                 count = np.prod([int(n) for n in dims.split(",") if n])
                 size += int(count) * int(bits) // 8
+            devices = {"data": shape[0], "tower": shape[1]}.get(axis)
+            if devices == 1:  # nothing leaves the device
+                continue
             if found[1] == "reduce-scatter":  # the result is one device's part
-                size *= shape[0 if axis == "data" else 1]
+                size *= devices or 1
             yield found[1], axis, size
 
 
@@ -420,6 +423,20 @@ def test_groups_in_any_notation():
     assert axis_of(line + "[2,4]<=[4,2]T(1,0), to_apply=a", (4, 2)) == "data"
 
 
+def check_planned(found, table, **shape):
+    """Compare with the plan, which knows every message and its size from the table."""
+    planned = plan.messages(table, batch_size=BATCH, classes=CLASSES, **shape)
+    wanted = [(message.operation, message.axis, message.size) for message in planned]
+    gradients = ("all-reduce", "data")
+    assert Counter(m for m in found if m[:2] != gradients) == Counter(
+        m for m in wanted if m[:2] != gradients
+    )
+    if shape["data"] > 1:  # XLA sends equal counts once
+        ((*_, size),) = (m for m in found if m[:2] == gradients)
+        ((*_, most),) = (m for m in wanted if m[:2] == gradients)
+        assert most - 4 * plan.SCORES < size <= most
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("data", "towers"), [(1, 2), (2, 2), (4, 2), (8, 1)])
 def test_what_crosses_in_a_training_step(data, towers):
@@ -430,18 +447,12 @@ def test_what_crosses_in_a_training_step(data, towers):
         if {"data": data, "tower": towers}[axis] > 1
     }
     assert Counter(each[:2] for each in found) == wanted
-    # The plan of ``alexnet mesh`` knows every message and its size from the table.
-    planned = plan.messages(
-        TINY, data=data, tower=towers, batch_size=BATCH, classes=CLASSES
-    )
-    assert Counter(found) == Counter((m.operation, m.axis, m.size) for m in planned)
+    check_planned(found, TINY, data=data, tower=towers)
 
 
 def test_what_crosses_where_dense_layers_are_divided():
-    found = Counter(operations(compiled(hybrid_run(2)), (2, 1)))
-    table = hybrid(ONE_TOWER, 2)
-    planned = plan.messages(table, data=2, tower=1, batch_size=BATCH, classes=CLASSES)
-    assert found == Counter((m.operation, m.axis, m.size) for m in planned)
+    found = list(operations(compiled(hybrid_run(2)), (2, 1)))
+    check_planned(found, hybrid(ONE_TOWER, 2), data=2, tower=1)
 
 
 def test_what_crosses_in_a_prediction():

@@ -3,7 +3,6 @@
 from math import prod
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -251,7 +250,7 @@ def test_a_unit_sees_all_of_its_field_and_nothing_else():
         *(np.zeros(shape, np.float32) for shape in ((side, side, 1), (1, 1))),
         scale=np.ones(1, np.float32),
     )
-    found = jax.device_get(run(params, plain, jnp.stack(images)))
+    found = jax.device_get(run(params, plain, jax.numpy.asarray(np.stack(images))))
     assert len(cases) > 20
     for number, (name, place) in enumerate(cases):
         whole, around, *edges = (

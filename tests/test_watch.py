@@ -49,8 +49,9 @@ FATAL = "F1125 02:23:28.583589   14567 client.h:80] Terminating process because 
             "DEADLINE_EXCEEDED: Deadline Exceeded\n\nRPC: /xla.coordination."
             "CoordinationService/RegisterTask",
             {},
-            "not all processes came within the time-out (this process, 1, did); start "
-            "the others, each with its own --process-id and the same --processes",
+            "not all processes came within the time-out (this process, 1, did), or "
+            "another has its --process-id; start all, each with its own and the same "
+            "--processes",
         ),
         (
             "something new\n    @   0x7f  absl::Log()",
@@ -107,4 +108,7 @@ def test_which_launcher(variables, found, monkeypatch):
             monkeypatch.delenv(variable)
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(watch.importlib.util, "find_spec", lambda name: name)
     assert watch.launcher() == found
+    monkeypatch.setattr(watch.importlib.util, "find_spec", lambda name: None)
+    assert watch.launcher() == (None if found == "Kubernetes" else found)

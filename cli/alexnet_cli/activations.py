@@ -27,11 +27,11 @@ def activations(
     towers: options.Towers = None,
     debug: options.Debug = False,
 ) -> None:
-    """Write what every layer says of a picture (its centre) to an .npz.
+    """Write every layer's output for a picture to an .npz.
 
     One float32 array a layer, by its name (alexnet describe shows them), as [1, height,
     width, channels] or [1, units], tower 1 before tower 2; `input` is what the first
-    layer sees, `logits` what the last one says.
+    layer sees, the picture's centre, `logits` what the last one says.
 
     Examples:
       alexnet activations cat.jpg --ckpt runs/imagenet-1 --out cat.npz
@@ -82,17 +82,17 @@ def features(
     towers: options.Towers = None,
     debug: options.Debug = False,
 ) -> None:
-    """Write what one layer says of many pictures (their centres) to an .npz.
+    """Write one layer's output for many pictures to an .npz.
 
     The file has `features`, float32 [pictures, units] or [pictures, height, width,
-    channels], and `images`, their names. fc7 is that layer before its ReLU, relu7
-    after it. The values are limited by the disk, not by memory: on their way they need
-    twice their space. An input that cannot be read is left out and named; then the
-    command ends with 1.
+    channels], and `images`, their names. The network sees the pictures' centres. fc7 is
+    that layer before its ReLU, relu7 after it. The disk is the limit, not the memory:
+    on their way the values need twice their space. An input that cannot be read is left
+    out and named; then the command ends with 1.
 
     Examples:
       alexnet features photos/ --layer relu7 --out photos.npz
-      alexnet features 'a/*.jpg' b.png --layer fc7 --ckpt runs/imagenet-1 --out x.npz
+      alexnet features 'a/*.jpg' b.png --layer fc7 --ckpt runs/a --out x.npz
     """
     if inputs.count("-") > 1:
         raise typer.BadParameter("- reads one picture from stdin: give it once")

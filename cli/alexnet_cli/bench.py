@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from typing import Annotated, Literal
 
 import typer
@@ -32,6 +33,13 @@ def bench(
     precision: options.Precision = None,
     devices: options.Devices = None,
     towers: options.Towers = None,
+    scaling: Annotated[
+        bool,
+        typer.Option(
+            "--scaling",
+            help="Compare 1, 2, 4 and 8 devices; virtual ones where there is no GPU.",
+        ),
+    ] = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -41,9 +49,13 @@ def bench(
 
     Examples:
       alexnet bench
+      alexnet bench --scaling
       alexnet bench --network code2012 --mode train --batch-size 128 --json
     """
     runtime.set_up()
+    if scaling:
+        _compare_meshes(network, as_json)
+        return
     from alexnet_jax import bench as rates
 
     networks = [network] if network else ["digits", "code2012"]
@@ -73,13 +85,54 @@ def bench(
             f"{m.batch_size:,}",
             f"{m.images_per_second:,.1f}",
             f"{m.min:,.1f} to {m.max:,.1f}",
+            "" if m.share_of_matmul is None else f"{m.share_of_matmul:.0%}",
+            f"{m.peak_memory / 2**30:.2f}",
+            f"{m.compile_seconds:.1f}",
         )
         for m in found
     ]
-    columns = ("network", "mode", "batch", "images/s", "range")
-    view.answer(view.table(columns, rows, right=("batch", "images/s", "range")))
+    numbers = ("batch", "images/s", "range", "of matmul", "peak GiB", "compile s")
+    view.answer(view.table(("network", "mode", *numbers), rows, right=numbers))
     last = found[-1]
     packages = ", ".join(f"{name} {number}" for name, number in last.versions.items())
     view.note(
-        f"median of {last.n} repeats, {last.precision}; {last.device}; {packages}"
+        f"median of {last.n} repeats, {last.precision}; a product of matrices runs at "
+        f"{last.matmul_flops / 1e9:,.0f} GFLOP/s; {last.device}; {packages}"
+    )
+
+
+def _compare_meshes(network: str | None, as_json: bool) -> None:
+    import jax
+
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", 8)  # where there is no GPU
+    from alexnet_jax import scaling
+
+    found = []
+    with view.Progress("comparing meshes", quiet=as_json) as screen:
+        for row in scaling.measure(network=network or "code2012"):
+            found.append(row)
+            screen.phase = f"{row.data} x {row.tower} is done"
+            if as_json:
+                print(json.dumps(dataclasses.asdict(row)), flush=True)
+    if as_json:
+        return
+    rows = [
+        (
+            f"{row.data} x {row.tower}",
+            f"{row.difference:.1e}",
+            view.size(row.tower_bytes),
+            view.size(row.data_bytes),
+            f"{row.operations:,}",
+            "-" if row.images_per_second is None else f"{row.images_per_second:,.0f}",
+            "-" if row.efficiency is None else f"{row.efficiency:.0%}",
+        )
+        for row in found
+    ]
+    columns = ("mesh", "differs", "tower", "data", "program", "images/s", "of ideal")
+    view.answer(view.table(columns, rows, right=columns))
+    view.note(
+        f"data x tower devices ({jax.devices()[0].device_kind}); digits after "
+        f"{scaling.STEPS} steps against one device; bytes that a device sends in a "
+        "step; operations of the program"
     )

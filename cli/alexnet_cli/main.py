@@ -14,8 +14,10 @@ from alexnet_cli.bench import bench
 from alexnet_cli.describe import describe
 from alexnet_cli.doctor import doctor
 from alexnet_cli.evaluate import evaluate
+from alexnet_cli.export import export
 from alexnet_cli.filters import filters
 from alexnet_cli.helping import Verb, Verbs
+from alexnet_cli.import_ import import_
 from alexnet_cli.mesh import mesh
 from alexnet_cli.neighbors import neighbors
 from alexnet_cli.predict import predict
@@ -36,6 +38,8 @@ app.command(cls=Verb)(train)
 app.command("eval", cls=Verb)(evaluate)
 app.command(cls=Verb)(predict)
 app.command(cls=Verb)(prepare)
+app.command("import", cls=Verb)(import_)
+app.command(cls=Verb)(export)
 app.command(cls=Verb)(describe)
 app.command(cls=Verb)(recipes)
 app.command(cls=Verb)(doctor)
@@ -46,6 +50,10 @@ app.command(cls=Verb)(features)
 app.command(cls=Verb)(filters)
 app.command(cls=Verb)(units)
 app.command(cls=Verb)(neighbors)
+
+
+COMPUTING = {"train", "eval", "predict", "bench"}
+"""Verbs that run a network."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -85,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; those of the process when None.
     """
+    if arguments is None and not COMPUTING.isdisjoint(sys.argv[1:2]):
+        runtime.ask_for_huge_pages()
     runtime.arguments = list(sys.argv[1:] if arguments is None else arguments)
     if watch.is_worker():
         watch.become_worker()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli import options, runtime, view
+from alexnet_cli import options, runtime, view, watch
 
 PER_DEVICE = 128  # images, where no batch size is given
 
@@ -53,10 +53,16 @@ def mesh(
         ),
     ] = 25,
     precision: options.Precision = None,
+    coordinator: options.Coordinator = None,
+    processes: options.Processes = None,
+    process_id: options.ProcessId = None,
+    wait: options.Wait = 60,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Draw the devices as they would train a network: towers, images, hosts.
+
+    On several hosts give every process the flags that train would get.
 
     With --plan, what N devices would send and hold in each step, for every layout
     beside pure data parallelism: from the network's table, without the devices.
@@ -110,7 +116,9 @@ def mesh(
             "alone; nothing overlaps"
         )
         return
+    watch.enter(coordinator, processes, process_id, wait)
     runtime.set_up()
+    from alexnet_jax import hosts
     from alexnet_jax import plan as planning
     from alexnet_jax.mesh import describe, make_mesh
     from alexnet_jax.mesh import hybrid as divide_dense
@@ -120,9 +128,10 @@ def mesh(
         table = divide_dense(table, laid.shape["data"])
     batch = batch_size or PER_DEVICE * laid.shape["data"]
     places = planning.places(table, laid, batch)
+    names = hosts.names()
     if as_json:
         for place in places:
-            record = dataclasses.asdict(place)
+            record = {"host": names[place.process], **dataclasses.asdict(place)}
             print(json.dumps({**record, "rows": [place.rows.start, place.rows.stop]}))
         return
     alone = "both towers" if table.towers == 2 else "the network"
@@ -131,11 +140,12 @@ def mesh(
             str(place.device),
             place.kind,
             str(place.process),
+            names[place.process],
             alone if place.tower is None else f"tower {place.tower + 1}",
             f"{place.rows.start:,} to {place.rows.stop - 1:,}",
         )
         for place in places
     ]
-    columns = ("device", "kind", "process", "holds", "images of a batch")
+    columns = ("device", "kind", "process", "host", "holds", "images of a batch")
     view.answer(view.table(columns, rows, right=("device", "process")))
     view.note(f"{table.name}: {describe(laid, hybrid=table.hybrid)}; batch {batch:,}")

@@ -43,6 +43,16 @@ def complete_network(incomplete: str) -> list[str]:
     return [name for name in NETWORKS if name.startswith(incomplete)]
 
 
+def read_labels(path: Path) -> list[str]:
+    """Return the lines of a file of class names; empty ones at its end do not count."""
+    from alexnet_jax.errors import DataError
+
+    try:
+        return path.read_text(encoding="utf-8").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"--labels {path} is not UTF-8 text: {error}") from error
+
+
 def absolute(spec: str) -> str:
     """Return a data specification that means the same from any folder."""
     kind, colon, path = spec.partition(":")

@@ -88,7 +88,7 @@ def predict(
       alexnet predict photos/ '*.png' --ckpt runs/imagenet-1 --format json
       curl -s URL | alexnet predict - --top 1
     """
-    names = None if labels is None else _read_labels(labels)
+    names = None if labels is None else options.read_labels(labels)
     if inputs.count("-") > 1:
         raise typer.BadParameter("- reads one picture from stdin: give it once")
     runtime.set_up()
@@ -169,16 +169,6 @@ def _draw(
         drawn, out, title=f"What {runs.title(loaded.path, loaded.meta)} says"
     )
     view.note(f"drawn to {view.short(out)}")
-
-
-def _read_labels(path: Path) -> list[str]:
-    """Return the lines of a file; empty ones at its end do not count."""
-    from alexnet_jax.errors import DataError
-
-    try:
-        return path.read_text(encoding="utf-8").rstrip().splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"--labels {path} is not UTF-8 text: {error}") from error
 
 
 def _named(answers: "Iterable[Answer]", files: list[str]) -> "Iterator[Answer]":

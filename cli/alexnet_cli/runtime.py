@@ -3,6 +3,7 @@
 import importlib.metadata
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -23,6 +24,24 @@ def cache_dir() -> Path:
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(chosen or Path(base) / "alexnet-jax" / "xla").expanduser()
+
+
+HUGE_PAGES = "glibc.malloc.hugetlb"
+
+
+def ask_for_huge_pages() -> None:
+    """Start the process anew, once, with its memory in pages of 2 MiB.
+
+    A step on CPU asks for gigabytes of scratch memory and gives them back; in pages of
+    4 KiB, clearing and mapping them takes a tenth of its time. The C library reads this
+    wish only when a process starts; one that does not know it ignores it.
+    """
+    wishes = os.environ.get("GLIBC_TUNABLES", "")
+    if sys.platform != "linux" or HUGE_PAGES in wishes:
+        return
+    wishes = f"{wishes}:" if wishes else ""
+    os.environ["GLIBC_TUNABLES"] = f"{wishes}{HUGE_PAGES}=1"
+    os.execv(sys.executable, sys.orig_argv)
 
 
 def set_up() -> None:

@@ -144,18 +144,14 @@ def train(
       alexnet train digits --seed 1 --set optimizer.learning_rate=0.02
       alexnet train --init-from runs/imagenet-1 --data folder:photos --freeze conv1
       alexnet train --resume
-      alexnet train imagenet --coordinator 10.0.0.1:1234 --processes 2 --process-id 0
+      alexnet train digits --coordinator node1:1234 --processes 2 --process-id 0
     """
+    watch.enter(coordinator, processes, process_id, wait)
     many = {
         "coordinator": coordinator,
         "processes": processes,
         "process_id": process_id,
     }
-    if watch.launcher() or any(value is not None for value in many.values()):
-        if not watch.is_worker():
-            raise typer.Exit(watch.start(process_id))
-        runtime.set_up()
-        _join(many, wait)
     if init_from is not None and recipe is None:
         recipe = FINETUNE
         if data is None and not resume:
@@ -222,17 +218,6 @@ def train(
         raise typer.Exit(stop.exit_code)
     if not as_json:
         _show_result(finished)
-
-
-def _join(many: Mapping[str, Any], wait: int) -> None:
-    """Become one of several processes; only the first prints."""
-    from alexnet_jax import hosts
-
-    if many["process_id"] == 0:
-        view.note(f"waiting for {many['processes']} processes at {many['coordinator']}")
-    watch.tell(hosts=hosts.join(**many, timeout=wait))
-    if not hosts.leader():
-        view.only_errors()
 
 
 def _go_on(where: Path, options: Mapping[str, int | str | None]) -> str:

@@ -8,6 +8,7 @@ the worker ends when its parent is gone.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -20,6 +21,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn
+
+import typer
 
 from alexnet_cli import options, runtime, view
 
@@ -43,8 +46,10 @@ def launcher() -> str | None:
     for name, (processes, others) in _LAUNCHERS.items():
         if all(variable in os.environ for variable in (processes, *others)):
             return name if int(os.environ[processes]) > 1 else None
-    # The count of an indexed job's pods is known to its controller alone.
-    if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= os.environ.keys():
+    # How many pods an indexed job has, its controller alone knows; JAX asks it by
+    # this package, and without it takes a pod for a machine of its own.
+    indexed = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= os.environ.keys()
+    if indexed and importlib.util.find_spec("kubernetes"):
         return "Kubernetes"
     return None
 
@@ -52,6 +57,29 @@ def launcher() -> str | None:
 def is_worker() -> bool:
     """Tell whether a parent watches this process."""
     return _WORKER in os.environ
+
+
+def enter(
+    coordinator: str | None, processes: int | None, process_id: int | None, wait: int
+) -> None:
+    """Become one of several processes, if flags or a launcher say so.
+
+    In the worker it returns once all have come, and only the first prints from there
+    on. The parent ends here, with the worker's exit code.
+    """
+    if launcher() is None and coordinator is processes is process_id is None:
+        return
+    if not is_worker():
+        raise typer.Exit(start(process_id))
+    runtime.set_up()
+    from alexnet_jax import hosts
+
+    if process_id == 0:
+        view.note(f"waiting for {processes} processes at {coordinator}")
+    names = hosts.join(coordinator, processes, process_id, timeout=wait)
+    tell(hosts=names)
+    if not hosts.leader():
+        view.only_errors()
 
 
 def start(process_id: int | None) -> int:
@@ -88,7 +116,7 @@ def start(process_id: int | None) -> int:
         printed = native.read().decode(errors="replace")
     if options.debugging():
         sys.stderr.write(printed)
-    if code < 0 and caught and -code == caught[0]:
+    if code == -signal.SIGTERM and caught:
         return 128 + caught[0]  # before it could be asked to stop after a step
     if code < 0:
         view.error(_explain(-code, printed, known, among))
@@ -165,8 +193,8 @@ def _explain(number: int, printed: str, known: Mapping[str, Any], among: str) ->
         )
     if "RegisterTask" in printed and "DEADLINE_EXCEEDED" in printed:
         return (
-            f"not all processes came within the time-out ({among} did); start the "
-            "others, each with its own --process-id and the same --processes"
+            f"not all processes came within the time-out ({among} did), or another has "
+            "its --process-id; start all, each with its own and the same --processes"
         )
     if "Failed to send RPC to coordination service" in printed:
         return f"{named('0')}, the coordinator, died or cannot be reached; {go_on}"

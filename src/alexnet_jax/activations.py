@@ -14,10 +14,10 @@ from jaxtyping import Float
 
 from alexnet_jax import steps
 from alexnet_jax.checkpoint import Loaded
-from alexnet_jax.errors import ConfigError
+from alexnet_jax.errors import ConfigError, ImageError
 from alexnet_jax.mesh import BATCH
 from alexnet_jax.networks import network as find_network
-from alexnet_jax.predict import BATCH_SIZE, Picture, compute, pixels
+from alexnet_jax.predict import BATCH_SIZE, Picture, compute, named, pixels
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,14 @@ def activations(
         table, len(meta.classes), mesh, names=names, precision=meta.precision
     )
     # The devices that 'data' is divided over compute the same picture.
-    images = np.stack([pixels(loaded, picture)] * mesh.shape["data"])
+    try:
+        seen = pixels(loaded, picture)
+    except ImageError as error:
+        name = named(picture)
+        raise ImageError(
+            f"{error}" if name in str(error) else f"{name}: {error}"
+        ) from None
+    images = np.stack([seen] * mesh.shape["data"])
     where = NamedSharding(mesh, BATCH)
     found = run(loaded.params, loaded.preprocess, jax.device_put(images, where))
     return {name: np.asarray(found[name][:1]) for name in names}

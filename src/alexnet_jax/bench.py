@@ -7,7 +7,9 @@ long enough to time; comparisons belong in one run, side by side.
 
 import io
 import itertools
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from importlib.metadata import version
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -34,7 +37,7 @@ from alexnet_jax.data.records import Batch, Dataset, Record
 from alexnet_jax.job import Job
 from alexnet_jax.mesh import check_batch, make_mesh
 from alexnet_jax.networks import network as find_network
-from alexnet_jax.table import Network
+from alexnet_jax.table import Network, trace
 
 Mode = Literal["train", "forward", "input", "end-to-end"]
 MODES: tuple[Mode, ...] = ("train", "forward", "input", "end-to-end")
@@ -58,6 +61,13 @@ class Measurement:
         n: repeats.
         device: what computed, and how many of it.
         versions: of Python's packages that matter.
+        compile_seconds: until the first step was done, compiling included; where
+            the compile cache has the program, reading it.
+        matmul_flops: floating-point operations a second of all devices in a product
+            of large matrices of this precision, the most a network could reach.
+        share_of_matmul: what the network's own operations come to, as a share of
+            that; None for ``input``, which computes nothing.
+        peak_memory: bytes, the most so far: of the process on CPU, else of a device.
     """
 
     mode: Mode
@@ -70,6 +80,10 @@ class Measurement:
     n: int
     device: str
     versions: dict[str, str]
+    compile_seconds: float
+    matmul_flops: float
+    share_of_matmul: float | None
+    peak_memory: int
 
 
 @dataclass(frozen=True)
@@ -147,38 +161,96 @@ def measure(
     Raises:
         ConfigError: an unknown network, or a batch that does not divide.
     """
-    table = find_network(network)
-    mesh = make_mesh(table, devices=devices, towers=towers)
-    check_batch(mesh, batch_size)
-    side = round(table.input_size * BORDER)
-    source = pictures(side, table.channels, table.classes)
-    planned = _job(table, mesh, source, side, batch_size, precision)
-    if mode == "train":
-        step = _training(planned, itertools.repeat(_first(planned)))
-    elif mode == "forward":
-        step = _predicting(planned)
-    elif mode == "input":
-        step = _reading(planned)
-    else:
-        step = _training(planned, _batches(planned))
+    planned = _plan(network, batch_size, precision, devices, towers)
+    mesh = planned.mesh
+    began = time.perf_counter()
+    step = _stepper(planned, mode)
+    step(1)
+    compile_seconds = time.perf_counter() - began
+    ceiling = _matmul_flops(mesh, precision)
     rates = [batch_size * rate for rate in _steps_per_second(step, repeats, seconds)]
+    rate, work = statistics.median(rates), flops(planned.network, mode)
     kinds = {device.device_kind for device in mesh.devices.flat}
     return Measurement(
         mode=mode,
         network=network,
         batch_size=batch_size,
         precision=precision,
-        images_per_second=statistics.median(rates),
+        images_per_second=rate,
         min=min(rates),
         max=max(rates),
         n=repeats,
         device=f"{mesh.size} x {', '.join(sorted(kinds))}, {data.cores()} cores",
         versions={name: version(name) for name in ("jax", "jaxlib", "flax", "numpy")},
+        compile_seconds=compile_seconds,
+        matmul_flops=ceiling,
+        share_of_matmul=rate * work / ceiling if work else None,
+        peak_memory=_peak_memory(mesh),
     )
+
+
+def flops(network: Network, mode: Mode) -> int:
+    """Return the floating-point operations that ``mode`` needs for an image.
+
+    Two for each multiply-add of convolutions and matrices, nothing for the rest. The
+    way back needs twice the forward pass, less the gradient of the image itself.
+    """
+    if mode == "input":
+        return 0
+    macs = [traced.macs for traced in trace(network) if traced.macs]
+    return 2 * (sum(macs) if mode == "forward" else 3 * sum(macs) - macs[0])
+
+
+def _matmul_flops(mesh: Mesh, precision: Literal["f32", "bf16"]) -> float:
+    """Return the best rate of five products, times the devices.
+
+    CPU devices share the machine's cores, so there they count as one.
+    """
+    cpu = mesh.devices.flat[0].platform == "cpu"
+    side = 2048 if cpu else 8192
+    square = jnp.ones((side, side), steps.DTYPES[precision])
+    square = jax.device_put(square, mesh.devices.flat[0])
+    product = jax.jit(jnp.matmul)
+    jax.block_until_ready(product(square, square))
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        jax.block_until_ready(product(square, square))
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds) * (1 if cpu else mesh.size)
+
+
+def _peak_memory(mesh: Mesh) -> int:
+    statistics_of = mesh.devices.flat[0].memory_stats() or {}
+    if "peak_bytes_in_use" in statistics_of:
+        return statistics_of["peak_bytes_in_use"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes
 
 
 Step = Callable[[int], None]
 """Does a number of steps and returns when the last one is done."""
+
+
+def stepper(
+    network: str,
+    mode: Mode,
+    *,
+    batch_size: int = 128,
+    precision: Literal["f32", "bf16"] = "f32",
+) -> Step:
+    """Return what ``measure`` times, for a clock of one's own; arguments as there."""
+    return _stepper(_plan(network, batch_size, precision, None, None), mode)
+
+
+def _stepper(planned: Job, mode: Mode) -> Step:
+    if mode == "train":
+        return _training(planned, itertools.repeat(_first(planned)))
+    if mode == "forward":
+        return _predicting(planned)
+    if mode == "input":
+        return _reading(planned)
+    return _training(planned, _batches(planned))
 
 
 def _steps_per_second(step: Step, repeats: int, seconds: float) -> Iterator[float]:
@@ -190,6 +262,21 @@ def _steps_per_second(step: Step, repeats: int, seconds: float) -> Iterator[floa
         began = time.perf_counter()
         step(count)
         yield count / (time.perf_counter() - began)
+
+
+def _plan(
+    network: str,
+    batch_size: int,
+    precision: Literal["f32", "bf16"],
+    devices: int | None,
+    towers: int | None,
+) -> Job:
+    table = find_network(network)
+    mesh = make_mesh(table, devices=devices, towers=towers)
+    check_batch(mesh, batch_size)
+    side = round(table.input_size * BORDER)
+    source = pictures(side, table.channels, table.classes)
+    return _job(table, mesh, source, side, batch_size, precision)
 
 
 def _job(

@@ -98,41 +98,54 @@ def kernel_gradient(
         pad: as in the forward pass.
     """
     window, _, inputs, outputs = kernel.shape
-    batch, out = len(x), dy.shape[1]
-    high = max(0, (out - 1) * stride + window - x.shape[1] - pad)
-    x = jnp.pad(x, ((0, 0), (pad, high), (pad, high), (0, 0)))
-    reach = (out - 1) * stride + 1
-    patch_bytes = out**2 * window**2 * inputs * x.dtype.itemsize
+    batch, side, out = len(x), x.shape[1], dy.shape[1]
+    # In blocks of stride x stride pixels, each one pixel with more channels, the
+    # stride is 1; windows grow to whole blocks, and what grew is cut off at the end.
+    blocks = -(-window // stride)
+    high = max(0, (out - 1 + blocks) * stride - side - pad)
+    cells = (pad + side + high) // stride
+    depth = stride**2 * inputs
+    patch_bytes = (out * blocks) ** 2 * depth * x.dtype.itemsize
     most = max(1, PATCH_BYTES // patch_bytes)
     chunk = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= most)
+    heaps = 2 if batch % (2 * chunk) == 0 else 1
 
-    def add(total: Array, pair: tuple[Maps, Out]) -> tuple[Array, None]:
-        images, gradients = pair
-        patches = jnp.concatenate(
-            [
-                images[:, i : i + reach : stride, j : j + reach : stride]
-                for i in range(window)
-                for j in range(window)
-            ],
-            axis=-1,
-        )
-        part = jnp.tensordot(
-            patches,
-            gradients,
-            ((0, 1, 2), (0, 1, 2)),
-            preferred_element_type=total.dtype,
-        )
-        return total + part, None
+    def patches(images: Maps) -> Array:
+        images = jnp.pad(images, ((0, 0), (pad, high), (pad, high), (0, 0)))
+        if stride > 1:
+            images = images[:, : cells * stride, : cells * stride]
+            images = images.reshape(chunk, cells, stride, cells, stride, inputs)
+            images = images.swapaxes(2, 3).reshape(chunk, cells, cells, depth)
+        parts = [
+            images[:, i : i + out, j : j + out]
+            for i in range(blocks)
+            for j in range(blocks)
+        ]
+        # A matrix: of more axes XLA would make a transposed copy for the product.
+        return jnp.concatenate(parts, axis=-1).reshape(-1, blocks**2 * depth)
 
-    # Made from the kernel so that inside shard_map it varies over the same axes.
+    def add(total: Array, pairs: tuple[Array, Array]) -> tuple[Array, None]:
+        # XLA copies patches with one thread, but two heaps of them at the same time.
+        for images, gradients in zip(*pairs, strict=True):
+            total += lax.dot_general(
+                patches(images),
+                gradients.reshape(-1, outputs),
+                (((0,), (0,)), ((), ())),
+                preferred_element_type=total.dtype,
+            )
+        return total, None
+
     wide = jnp.promote_types(kernel.dtype, jnp.float32)
-    zero = jnp.zeros_like(kernel.reshape(-1, outputs), wide)
+    # Made from the kernel so that inside shard_map it varies over the same axes.
+    zero = jnp.zeros_like(kernel, wide, shape=(blocks**2 * depth, outputs))
     total, _ = lax.scan(
         add,
         zero,
         (
-            x.reshape(batch // chunk, chunk, *x.shape[1:]),
-            dy.reshape(batch // chunk, chunk, *dy.shape[1:]),
+            x.reshape(-1, heaps, chunk, *x.shape[1:]),
+            dy.reshape(-1, heaps, chunk, *dy.shape[1:]),
         ),
     )
-    return total.reshape(kernel.shape).astype(kernel.dtype)
+    total = total.reshape(blocks, blocks, stride, stride, inputs, outputs)
+    total = total.swapaxes(1, 2).reshape(*(blocks * stride,) * 2, inputs, outputs)
+    return total[:window, :window].astype(kernel.dtype)

@@ -36,3 +36,7 @@ class TrainingError(AlexNetError):
     """Report a run that cannot go on, such as one whose loss is not finite."""
 
     everywhere = True  # the numbers are the same on all
+
+
+class WeightsError(AlexNetError):
+    """Report a file of weights that cannot be read, or does not fit a network."""

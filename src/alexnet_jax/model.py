@@ -129,7 +129,7 @@ class AlexNet(nnx.Module):
                         # are laid out tower by tower, as the kernel's rows are.
                         kernel, bias = self._local(row.name, dtype)
                         xs = _apart(xs, local_towers)
-                        units = _join([x.reshape(len(x), -1) for x in xs])
+                        units = _join([x.reshape(x.shape[0], -1) for x in xs])
                         logits = units @ kernel
                         wide = jnp.promote_types(dtype, jnp.float32)
                         logits = lax.psum(logits.astype(wide), "tower")
@@ -244,7 +244,7 @@ def _weigh(row: Conv | LocallyConnected | Dense, x: Array, kernel: Array) -> Arr
             return conv(x, kernel, row.stride, row.pad, row.rounding)
         case LocallyConnected():
             return local(x, kernel, row.stride, row.pad)
-    return x.reshape(len(x), -1) @ kernel
+    return x.reshape(x.shape[0], -1) @ kernel
 
 
 def graph(network: Network, classes: int) -> nnx.GraphDef:

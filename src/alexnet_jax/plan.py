@@ -19,7 +19,7 @@ from alexnet_jax.table import Classifier, Dense, Network, Traced, trace
 
 Operation = Literal["all-gather", "reduce-scatter", "all-reduce"]
 
-SCORES = 6  # totals and counts of three metrics, in the gradients' message
+SCORES = 6  # totals and counts of three metrics, at most, in the gradients' message
 _STATE = 3 * 4  # bytes a parameter: itself, its velocity, its gradient; float32
 _PASSES = 2  # a row's output is kept for the way back, where its gradient joins it
 

@@ -157,6 +157,13 @@ def predict(
         )
 
 
+def named(picture: Picture) -> str:
+    """Return a picture's path, or ``<bytes>`` or ``<array>``."""
+    if isinstance(picture, bytes):
+        return "<bytes>"
+    return "<array>" if isinstance(picture, np.ndarray) else str(picture)
+
+
 def pixels(loaded: Loaded, picture: Picture) -> UInt8[np.ndarray, "side side colours"]:
     """Read one picture as a checkpoint wants to see it.
 
@@ -233,13 +240,7 @@ def _read_ahead(pool, decode, pictures, size) -> Iterator[tuple[str, Future]]:
     """Yield names and futures, with two batches being decoded ahead."""
     queue = []
     for picture in pictures:
-        if isinstance(picture, bytes):
-            name = "<bytes>"
-        elif isinstance(picture, np.ndarray):
-            name = "<array>"
-        else:
-            name = str(picture)
-        queue.append((name, pool.submit(decode, picture)))
+        queue.append((named(picture), pool.submit(decode, picture)))
         if len(queue) > 2 * size:
             yield queue.pop(0)
     yield from queue

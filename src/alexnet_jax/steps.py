@@ -21,7 +21,7 @@ from alexnet_jax import augment, metrics, model, optim
 from alexnet_jax.augment import Preprocess
 from alexnet_jax.config import Recipe
 from alexnet_jax.data.records import Batch
-from alexnet_jax.mesh import BATCH, SHARED, shardings
+from alexnet_jax.mesh import BATCH, SHARED, compiler_options, shardings
 from alexnet_jax.metrics import Scores
 from alexnet_jax.table import Classifier, Network, trace
 
@@ -242,6 +242,7 @@ def train_step(
         step,
         donate_argnums=0,
         out_shardings=(where, NamedSharding(mesh, SHARED)),
+        compiler_options=compiler_options(mesh),
     )
 
 
@@ -315,6 +316,13 @@ def forward(
         A function of parameters, preprocessing and ``u8[B, S, S, C]`` that gives
         ``f32[B, classes]``, divided over 'data' like the images.
     """
+    run = _prediction(network, classes, mesh, views, precision)
+    return jax.jit(run, compiler_options=compiler_options(mesh))
+
+
+def _prediction(
+    network: Network, classes: int, mesh: Mesh, views: int, precision: str
+) -> Callable[[model.Params, Preprocess, Array], Float[Array, "batch classes"]]:
     graphdef = model.graph(network, classes)
     dtype = DTYPES[precision]
 
@@ -328,26 +336,29 @@ def forward(
             return log_probs[0]
         return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(jnp.float32(views))
 
-    run = jax.shard_map(
+    return jax.shard_map(
         body,
         mesh=mesh,
         in_specs=(model.param_specs(network, classes), SHARED, BATCH),
         out_specs=BATCH,
     )
-    return jax.jit(run)
 
 
 def eval_step(
     network: Network, classes: int, mesh: Mesh, *, views: int, precision: str
 ) -> Callable[[model.Params, Preprocess, Batch], Scores]:
     """Compile the scoring of a batch; see ``forward`` for the arguments."""
-    predict = forward(network, classes, mesh, views=views, precision=precision)
+    predict = _prediction(network, classes, mesh, views, precision)
 
     def step(params: model.Params, preprocess: Preprocess, batch: Batch) -> Scores:
         images, labels, mask = map(jnp.asarray, batch)
         return metrics.score(predict(params, preprocess, images), labels, mask)
 
-    return jax.jit(step, out_shardings=NamedSharding(mesh, SHARED))
+    return jax.jit(
+        step,
+        out_shardings=NamedSharding(mesh, SHARED),
+        compiler_options=compiler_options(mesh),
+    )
 
 
 def layers(
@@ -391,7 +402,7 @@ def layers(
         in_specs=(model.param_specs(network, classes), SHARED, BATCH),
         out_specs={name: specs[name] for name in names},
     )
-    return jax.jit(run)
+    return jax.jit(run, compiler_options=compiler_options(mesh))
 
 
 def row_names(network: Network) -> tuple[str, ...]:

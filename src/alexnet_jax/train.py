@@ -260,13 +260,7 @@ def _restore(job: Job, checkpoints: Checkpoints) -> tuple[TrainState, Meta, list
     for step in reversed(hosts.first(checkpoints.steps)):
         try:
             path = checkpoints.directory / str(step)
-            meta = hosts.together(lambda path=path: read_meta(path))
-            if meta.classes != list(job.dataset.train.classes):
-                raise ConfigError(
-                    f"the run has {len(meta.classes)} classes, "
-                    f"{job.dataset.train.name} has {job.classes} or others; "
-                    "continue with the data it was started on"
-                )
+            meta = hosts.together(lambda path=path: _read_meta(job, path))
             state = checkpoints.restore(abstract, step)
         except CheckpointError:
             bad.append(step)
@@ -280,6 +274,16 @@ def _restore(job: Job, checkpoints: Checkpoints) -> tuple[TrainState, Meta, list
         )
     state = steps.create_state(job.recipe, job.network, job.classes, job.mesh)
     return state, _meta(job, 0, Plateau(), None, None), bad
+
+
+def _read_meta(job: Job, path: Path) -> Meta:
+    meta = read_meta(path)
+    if meta.classes != list(job.dataset.train.classes):
+        raise ConfigError(
+            f"the run has {len(meta.classes)} classes, {job.dataset.train.name} has "
+            f"{job.classes} or others; continue with the data it was started on"
+        )
+    return meta
 
 
 def _evaluate(

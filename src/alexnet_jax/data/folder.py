@@ -1,9 +1,10 @@
 """Pictures in folders, one folder a class (``folder:PATH``).
 
 Either PATH holds ``train`` and ``val``, ``validation`` or ``test``, each with the class
-folders inside, or PATH holds the class folders themselves: then every picture goes to
-``train`` or ``validation``, nine to one, by a hash of its relative path. That never
-changes for a picture, whatever is added or removed beside it.
+folders inside (only to test on them, ``train`` may be missing), or PATH holds the class
+folders themselves: then every picture goes to ``train`` or ``validation``, nine to one,
+by a hash of its relative path. That never changes for a picture, whatever is added or
+removed beside it.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from alexnet_jax.data.decode import read_image_file
 from alexnet_jax.data.records import Record, Source
 from alexnet_jax.data.splits import (
     Role,
+    base,
     check_known,
     default_eval_split,
     role_of,
@@ -107,7 +109,10 @@ def _open_splits(
 ) -> list[tuple[Source, Role]]:
     inside = _folders(root)
     held_out = [name for name in EVAL_FOLDERS if name in inside]
-    if "train" not in inside or (not held_out and len(inside) > 1):
+    if held_out == inside and inside and "train" not in map(base, filter(None, splits)):
+        # Nothing but pictures to test on: their own folders are the classes.
+        known, names = None, held_out
+    elif "train" not in inside or (not held_out and len(inside) > 1):
         # A lone train/ beside other folders is a class of that name.
         if held_out and "train" not in inside:
             raise DataError(f"{root} holds {held_out[0]}/ but no train/; add it")
@@ -121,8 +126,8 @@ def _open_splits(
     for split in splits:
         chosen = split or default_eval_split(spec, names)
         check_known(spec, chosen, names)
-        for name in ("train", chosen.partition("[")[0]):
-            if name not in cache:
+        for name in ("train", base(chosen)):
+            if name in names and name not in cache:
                 classes = cache["train"].classes if "train" in cache else None
                 cache[name] = scan(f"{spec} {name}", root / name, classes)
         opened.append((take(spec, cache, chosen), role_of(chosen)))

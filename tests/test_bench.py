@@ -1,0 +1,41 @@
+"""Rates: what is counted, and how the figures of one measurement hang together."""
+
+import jax
+import pytest
+
+from alexnet_jax import bench
+from alexnet_jax.networks import network
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick(quick_compile):
+    pass
+
+
+def test_the_operations_of_an_image():
+    # 724.4 million multiply-adds forward. Back: twice that, less the image's own
+    # gradient, 55 * 55 * 96 windows of 11 * 11 * 3: 105.4 million.
+    table = network("code2012")
+    assert bench.flops(table, "forward") == 2 * 724_406_816
+    conv1 = 55 * 55 * 96 * 11 * 11 * 3
+    assert bench.flops(table, "train") == 2 * (3 * 724_406_816 - conv1)
+    assert bench.flops(table, "end-to-end") == bench.flops(table, "train")
+    assert bench.flops(table, "input") == 0
+
+
+@pytest.mark.parametrize("mode", ["train", "input"])
+def test_a_measurement(mode):
+    found = bench.measure(
+        "digits", mode, batch_size=8, devices=1, repeats=3, seconds=0.01
+    )
+    assert found.n == 3
+    assert 0 < found.min <= found.images_per_second <= found.max
+    assert found.compile_seconds > 0
+    assert found.peak_memory > 50e6  # Python and jax alone
+    assert found.versions["jax"] == jax.__version__
+    if mode == "input":
+        assert found.share_of_matmul is None
+    else:
+        work = bench.flops(network("digits"), mode)
+        share = found.images_per_second * work / found.matmul_flops
+        assert found.share_of_matmul == pytest.approx(share)
