@@ -185,7 +185,7 @@ def excite(
     )
     done = 0
     for batch in batches:
-        images = steps.put_batch(batch, mesh).images
+        images = jax.numpy.asarray(steps.put_batch(batch, mesh).images)
         found = jax.device_get(look(run(loaded.params, loaded.preprocess, images)))
         new = int(batch.mask.sum())
         numbers = np.arange(done, done + new)
