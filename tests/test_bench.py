@@ -7,11 +7,6 @@ from alexnet_jax import bench
 from alexnet_jax.networks import network
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick(quick_compile):
-    pass
-
-
 def test_the_operations_of_an_image():
     # 724.4 million multiply-adds forward. Back: twice that, less the image's own
     # gradient, 55 * 55 * 96 windows of 11 * 11 * 3: 105.4 million.

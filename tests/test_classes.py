@@ -98,3 +98,15 @@ def test_all_of_imagenet_matches_itself_by_id_and_by_name():
         places,
         [],
     )
+
+
+def test_the_class_that_a_path_says():
+    digits = [str(digit) for digit in range(10)]
+    assert classes.of_file("runs/digits-1/samples/03-7.png", digits) == 7
+    assert classes.of_file("photos/4/x.png", digits) == 4
+    assert classes.of_file("photos/x/7.png", digits) is None
+    assert classes.of_file("7.png", digits) is None
+    known = ["n01440764", "n01443537"]
+    assert classes.of_file("/val/tench/1.JPEG", known) == 0
+    assert classes.of_file("val/n01443537/1.JPEG", known) == 1
+    assert classes.of_file("-", known) is None

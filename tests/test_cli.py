@@ -65,7 +65,7 @@ def fails(ran: Ran, *words: str) -> None:
 VERBS = (
     *("train", "eval", "predict", "prepare", "describe", "recipes", "doctor"),
     "mesh",
-    *("activations", "features", "filters", "units"),
+    *("activations", "features", "filters", "units", "neighbors"),
 )
 
 
@@ -181,7 +181,7 @@ def test_wrong_usage_exits_2(
     [
         (
             ("train", "imagnet"),
-            ["no recipe 'imagnet'; there are cifar10-quick, digits, imagenet"],
+            ["no recipe 'imagnet'; there are cifar10-quick, digits, finetune, ima"],
         ),
         (
             ("train", "digits", "--set", "network=alex"),

@@ -19,6 +19,7 @@ from alexnet_cli.filters import filters
 from alexnet_cli.helping import Verb, Verbs
 from alexnet_cli.import_ import import_
 from alexnet_cli.mesh import mesh
+from alexnet_cli.neighbors import neighbors
 from alexnet_cli.predict import predict
 from alexnet_cli.prepare import prepare
 from alexnet_cli.recipes import recipes
@@ -48,6 +49,7 @@ app.command(cls=Verb)(activations)
 app.command(cls=Verb)(features)
 app.command(cls=Verb)(filters)
 app.command(cls=Verb)(units)
+app.command(cls=Verb)(neighbors)
 
 
 COMPUTING = {"train", "eval", "predict", "bench"}

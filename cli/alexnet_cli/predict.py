@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +13,11 @@ import typer
 from alexnet_cli import options, runs, runtime, view
 
 if TYPE_CHECKING:
-    from alexnet_jax.predict import Answer
+    from alexnet_jax.checkpoint import Loaded
+    from alexnet_jax.predict import Answer, Picture
 
 MANY = 6  # pictures from which each gets one line
+DRAWN = 24  # pictures in a figure, at most
 
 
 class Format(StrEnum):
@@ -62,6 +64,14 @@ def predict(
             rich_help_panel=options.OUTPUT,
         ),
     ] = Format.table,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"Draw the first {DRAWN} pictures with their guesses, .png or .svg.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     devices: options.Devices = None,
     towers: options.Towers = None,
     debug: options.Debug = False,
@@ -69,10 +79,12 @@ def predict(
     """Say what pictures show.
 
     Any format that Pillow reads. An input that cannot be read gets an error of its own,
-    the others are answered; then the command ends with 1.
+    the others are answered; then the command ends with 1. --figure draws the paper's
+    Figure 4: picture, true class (where its folder is named like one), a bar a guess.
 
     Examples:
       alexnet predict cat.jpg
+      alexnet predict runs/digits-1/samples --figure guesses.png
       alexnet predict photos/ '*.png' --ckpt runs/imagenet-1 --format json
       curl -s URL | alexnet predict - --top 1
     """
@@ -80,12 +92,14 @@ def predict(
     if inputs.count("-") > 1:
         raise typer.BadParameter("- reads one picture from stdin: give it once")
     runtime.set_up()
-    from alexnet_jax import checkpoint
+    from alexnet_jax import checkpoint, figures
     from alexnet_jax import predict as prediction
     from alexnet_jax.classes import readable
     from alexnet_jax.mesh import make_mesh
     from alexnet_jax.networks import network
 
+    if figure is not None:
+        figure = figures.check_picture(figure, "--figure")
     path = checkpoint.resolve(ckpt or runs.newest())
     mesh = make_mesh(
         network(checkpoint.read_meta(path).network), devices=devices, towers=towers
@@ -95,7 +109,8 @@ def predict(
         for given in inputs
         for file in (["-"] if given == "-" else prediction.expand([given]))
     ]
-    pictures = (sys.stdin.buffer.read() if file == "-" else file for file in files)
+    given = sys.stdin.buffer.read() if "-" in files else b""
+    pictures = [given if file == "-" else file for file in files]
     loaded = checkpoint.load(path, mesh)
     answers = prediction.predict(
         loaded, pictures, mesh, top=top, views=views, labels=names
@@ -104,10 +119,56 @@ def predict(
     if len(files) >= MANY:
         shown = names or readable(loaded.meta.classes)
         columns = (max(map(len, files)), max(map(len, shown)))
-    failed = sum(_write(_named(answers, files), form, columns))
+    kept: list[Any] = []
+    answers = _named(answers, files)
+    if figure is not None:
+        answers = _keep(answers, pictures, kept)
+    failed = sum(_write(answers, form, columns))
+    if figure is not None and kept:
+        _draw(loaded, kept, names, figure)
     if failed:
         view.warn(f"{failed} of {len(files)} inputs could not be read")
         raise typer.Exit(1)
+
+
+def _keep(
+    answers: "Iterable[Answer]",
+    pictures: "Sequence[Picture]",
+    kept: "list[tuple[Picture, Answer]]",
+) -> "Iterator[Answer]":
+    """Pass answers on; put those aside that are drawn."""
+    for picture, answer in zip(pictures, answers, strict=True):
+        if answer.error is None and len(kept) < DRAWN:
+            kept.append((picture, answer))
+        yield answer
+
+
+def _draw(
+    loaded: "Loaded",
+    kept: "Sequence[tuple[Picture, Answer]]",
+    names: Sequence[str] | None,
+    out: Path,
+) -> None:
+    """Draw pictures with what they are taken for."""
+    from alexnet_jax import classes, figures, units
+    from alexnet_jax import predict as prediction
+
+    shown = names or classes.readable(loaded.meta.classes)
+    drawn = []
+    for picture, answer in kept:
+        true = classes.of_file(answer.image, loaded.meta.classes)
+        drawn.append(
+            figures.Predicted(
+                name=Path(answer.image).name,
+                pixels=units.centre(loaded, prediction.pixels(loaded, picture)),
+                shares=[(guess.label, guess.probability) for guess in answer.guesses],
+                truth=None if true is None else shown[true],
+            )
+        )
+    figures.predictions(
+        drawn, out, title=f"What {runs.title(loaded.path, loaded.meta)} says"
+    )
+    view.note(f"drawn to {view.short(out)}")
 
 
 def _named(answers: "Iterable[Answer]", files: list[str]) -> "Iterator[Answer]":

@@ -4,9 +4,11 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 _WORDNET_ID = re.compile(r"n\d{8}")
+_SAMPLE = re.compile(r"\d\d-(.+)")
 
 
 class ImageNetClass(NamedTuple):
@@ -74,6 +76,23 @@ def match(given: Sequence[str], known: Sequence[str]) -> tuple[list[int], list[s
             might_be = " or ".join(known[place] for place in found)
             strangers.append(f"{name} ({might_be})" if might_be else name)
     return ([] if strangers else places), strangers
+
+
+def of_file(path: str, known: Sequence[str]) -> int | None:
+    """Return the place of the class that a picture's path says it shows, if it does.
+
+    Pictures of a class lie in a folder of its name, as in a data set; a run's samples
+    have it in theirs, such as ``03-horse.png``.
+    """
+    file = Path(path)
+    names = [file.parent.name]
+    if sample := _SAMPLE.fullmatch(file.stem):
+        names.append(sample[1])
+    for name in names:
+        places, _ = match([name], known) if name else ([], [])
+        if places:
+            return places[0]
+    return None
 
 
 def _finder(known: Sequence[str]) -> Callable[[str], list[int]]:

@@ -152,12 +152,12 @@ def excite(
         table, len(meta.classes), mesh, names=tuple(chosen), precision=meta.precision
     )
 
-    @jax.jit
-    def look(params, preprocess, images):
+    @jax.jit  # a program of its own: steps.layers compiles its own, with options
+    def look(maps):
         """Return the units' largest values, and at which place of their maps."""
         found = {}
-        for name, maps in run(params, preprocess, images).items():
-            own = maps[..., np.array(chosen[name])]
+        for name, values in maps.items():
+            own = values[..., np.array(chosen[name])]
             flat = own.reshape(len(own), -1, own.shape[-1])
             found[name] = flat.max(1).T, flat.argmax(1).T
         return found
@@ -186,7 +186,7 @@ def excite(
     done = 0
     for batch in batches:
         images = steps.put_batch(batch, mesh).images
-        found = jax.device_get(look(loaded.params, loaded.preprocess, images))
+        found = jax.device_get(look(run(loaded.params, loaded.preprocess, images)))
         new = int(batch.mask.sum())
         numbers = np.arange(done, done + new)
         done += new
@@ -251,8 +251,25 @@ def view(
     Raises:
         ImageError: it cannot be read.
     """
+    return centre(loaded, stored(loaded, source, index))
+
+
+def stored(
+    loaded: Loaded, source: Source, index: int
+) -> UInt8[np.ndarray, "stored stored colours"]:
+    """Return a picture of a split as a checkpoint wants it.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
     meta, table = loaded.meta, find_network(loaded.meta.network)
-    pixels = decode_record(source[index], meta.image_size, table.channels, meta.resize)
-    start = (meta.image_size - table.input_size) // 2
-    inner = slice(start, start + table.input_size)
-    return pixels[inner, inner]
+    return decode_record(source[index], meta.image_size, table.channels, meta.resize)
+
+
+def centre(
+    loaded: Loaded, pixels: UInt8[np.ndarray, "stored stored colours"]
+) -> UInt8[np.ndarray, "side side colours"]:
+    """Return what a network sees of a picture that is as its checkpoint wants it."""
+    side = find_network(loaded.meta.network).input_size
+    start = (len(pixels) - side) // 2
+    return pixels[start : start + side, start : start + side]

@@ -24,7 +24,8 @@ MARGIN = 32
 SMALL, PLAIN, LARGE = 22, 25, 31  # height of text
 
 INK, FAINT, LINE = "#1d2733", "#66727f", "#c9d1d9"
-BLUE, PALE, ORANGE = "#0b4f8a", "#9db4c8", "#c8571b"
+BLUE, ORANGE = "#0b4f8a", "#c8571b"
+PALE, PALE_ORANGE = "#c3d3e2", "#f3c3a4"  # under letters
 
 _DPI = 100
 
