@@ -350,7 +350,7 @@ def test_signals_and_kills_lose_nothing(tmp_path: Path) -> None:
     wait_for(process, "saved", done + 4)
     time.sleep(random.uniform(0, 0.2))  # somewhere in a step or a save
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     process = start(*resume)
     started = json.loads(wait_for(process, "started")[-1])
     assert started["step"] >= done + 4
@@ -359,7 +359,7 @@ def test_signals_and_kills_lose_nothing(tmp_path: Path) -> None:
     assert started["step"] < done < 60
     process = start(*resume)
     for each in (process, other):
-        out, err = each.communicate(timeout=120)
+        out, err = each.communicate(timeout=300)
         assert each.returncode == 0, err
         assert json.loads(out.splitlines()[-1])["step"] == 60
     assert_equal_runs(path, whole, 60)
@@ -373,7 +373,7 @@ def interrupted(
 ) -> int:
     """Send a signal, check how the run ends, return the step it has saved."""
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == code
     assert f"{number.name}: finishing the step, then saving" in err
     assert "Traceback" not in err
@@ -391,7 +391,7 @@ def test_a_signal_before_the_first_step_ends_at_once(tmp_path: Path) -> None:
     process = start("digits", "--run-dir", path, "--json")
     wait_for(process, "preparing")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert f"alexnet train --resume --run-dir {path}" in err

@@ -209,7 +209,7 @@ class Processes:
                 )
             self.started.append(begun)
 
-    def wait(self, seconds=120):
+    def wait(self, seconds=300):
         end = time.monotonic() + seconds
         return [p.wait(max(1, end - time.monotonic())) for p in self.started]
 
@@ -224,7 +224,7 @@ class Processes:
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
     def until(self, there):
-        for _ in range(1200):
+        for _ in range(3600):
             if there():
                 return
             assert all(p.poll() is None for p in self.started), self.err(0)

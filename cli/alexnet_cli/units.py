@@ -181,11 +181,10 @@ def _draw(
         shown.append(figures.Unit(f"unit {unit}", remark, patches))
         tower = 1 + unit * table.towers // maps
         records.append({"unit": unit, "tower": tower, "patches": found})
-    caption = f"what excites them most in {source.name}"
+    caption = f"best of {source.name}"
     if field.stride:
         caption += (
-            f"; each sees {field.size}×{field.size} pixels, its neighbour "
-            f"{field.stride} further"
+            f"; each sees {field.size}×{field.size} pixels, the next {field.stride} on"
         )
     figures.units(
         shown,

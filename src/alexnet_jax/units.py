@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int, UInt8
@@ -185,7 +186,7 @@ def excite(
     )
     done = 0
     for batch in batches:
-        images = steps.put_batch(batch, mesh).images
+        images = jnp.asarray(steps.put_batch(batch, mesh).images)
         found = jax.device_get(look(run(loaded.params, loaded.preprocess, images)))
         new = int(batch.mask.sum())
         numbers = np.arange(done, done + new)

@@ -59,7 +59,7 @@ def units(shown: Sequence[Unit], out: Path, *, title: str, caption: str) -> None
             y,
             size=canvas.SMALL,
             colour=canvas.FAINT,
-            room=wide * 3 // 5,
+            room=wide * 2 // 3,
             align="right",
         )
         for place_number, patch in enumerate(unit.patches):
