@@ -11,7 +11,9 @@ along 'data' each run the convolutions on their own images; for the fully connec
 layers they put their images together, and each holds a part of the units.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import groupby
 from math import sqrt
 from zlib import crc32
 
@@ -27,6 +29,7 @@ from alexnet_jax.convolution import conv
 from alexnet_jax.locally_connected import local
 from alexnet_jax.normalization import response_norm, spatial_norm
 from alexnet_jax.pooling import avg_pool, max_pool
+from alexnet_jax.portions import in_portions
 from alexnet_jax.table import (
     AvgPool,
     Classifier,
@@ -38,6 +41,7 @@ from alexnet_jax.table import (
     Network,
     Relu,
     ResponseNorm,
+    Row,
     SpatialNorm,
     Traced,
     Weighted,
@@ -103,7 +107,12 @@ class AlexNet(nnx.Module):
         split = False  # are channels divided between the towers yet?
         pooled = False  # hybrid: are these all images, and a part of the units?
 
-        for row in self.network.rows:
+        for row, *more in self._stretches(alone=record is not None):
+            if more:
+                rows = [row for row in (row, *more) if isinstance(row, Plain)]
+                passes = _passes(rows, local_towers // len(xs))
+                xs = [in_portions(passes, x) for x in xs]
+                continue
             with jax.named_scope(row.name):
                 match row:
                     case Conv() | LocallyConnected() | Dense():
@@ -138,26 +147,8 @@ class AlexNet(nnx.Module):
                         xs = [logits + bias.astype(wide)]
                     case ResponseNorm() if pair and row.reads == "both":
                         xs = [_own_half(_normalize(row, _both(xs), towers=1))]
-                    case ResponseNorm():
-                        xs = [_normalize(row, x, local_towers // len(xs)) for x in xs]
-                    case SpatialNorm():
-                        xs = [
-                            spatial_norm(
-                                x,
-                                size=row.size,
-                                scale=row.scale,
-                                beta=row.beta,
-                                k=row.k,
-                            )
-                            for x in xs
-                        ]
-                    case MaxPool():
-                        xs = [max_pool(x, row.size, row.stride) for x in xs]
-                    case AvgPool():
-                        xs = [avg_pool(x, row.size, row.stride) for x in xs]
-                    case Relu():
-                        # No gradient at 0, as in the 2012 kernels.
-                        xs = [jax.nn.relu(x) for x in xs]
+                    case _ if isinstance(row, Plain):
+                        xs = [_plain(row, x, local_towers // len(xs)) for x in xs]
                     case Dropout():
                         inverted = row.rule == "inverted"
                         if masks is not None:
@@ -172,6 +163,23 @@ class AlexNet(nnx.Module):
             if record is not None:
                 record[row.name] = _join(xs)
         return _join(xs)
+
+    def _stretches(self, *, alone: bool) -> Iterator[tuple[Row, ...]]:
+        """Yield the rows in order; those that mix neither images nor towers together.
+
+        Args:
+            alone: yield every row by itself, for its output is wanted.
+        """
+
+        def plain(row: Row) -> bool:
+            across = isinstance(row, ResponseNorm) and row.reads == "both"
+            return isinstance(row, Plain) and not across
+
+        for together, rows in groupby(self.network.rows, plain):
+            if together and not alone:
+                yield tuple(rows)
+            else:
+                yield from ((row,) for row in rows)
 
     def _local(self, name: str, dtype: DTypeLike) -> tuple[Array, Array]:
         """Return this device's kernel, varying over 'data', and bias of a layer."""
@@ -236,6 +244,44 @@ def _normalize(row: ResponseNorm, x: Array, towers: int) -> Array:
     return response_norm(
         x, towers=towers, size=row.size, scale=row.scale, beta=row.beta, k=row.k
     )
+
+
+Plain = ResponseNorm | SpatialNorm | MaxPool | AvgPool | Relu
+"""Rows without parameters or chance: a function of one image's maps."""
+
+
+def _plain(row: Plain, x: Array, towers: int) -> Array:
+    match row:
+        case ResponseNorm():
+            return _normalize(row, x, towers)
+        case SpatialNorm():
+            return spatial_norm(
+                x, size=row.size, scale=row.scale, beta=row.beta, k=row.k
+            )
+        case MaxPool():
+            return max_pool(x, row.size, row.stride)
+        case AvgPool():
+            return avg_pool(x, row.size, row.stride)
+    return jax.nn.relu(x)  # no gradient at 0, as in the 2012 kernels
+
+
+def _passes(rows: list[Plain], towers: int) -> tuple[Callable[[Array], Array], ...]:
+    """Return a function a row; a ReLU goes with its neighbour, being next to free."""
+    groups: list[list[Plain]] = []
+    for row in rows:
+        first_relu = len(groups) == 1 and all(isinstance(r, Relu) for r in groups[0])
+        if groups and (isinstance(row, Relu) or first_relu):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+
+    def run(group: list[Plain], x: Array) -> Array:
+        for row in group:
+            with jax.named_scope(row.name):
+                x = _plain(row, x, towers)
+        return x
+
+    return tuple(partial(run, group) for group in groups)
 
 
 def _weigh(row: Conv | LocallyConnected | Dense, x: Array, kernel: Array) -> Array:

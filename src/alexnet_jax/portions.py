@@ -1,0 +1,106 @@
+"""Row after row on a few images at a time, so that on CPU they stay in the cache.
+
+A norm or a pool does little arithmetic on much data: run over a whole batch, each of
+its passes waits for main memory. Taken a few images at a time, a stretch of such rows
+reads its input once and writes its output once. The way back does the rows again: that
+is cheaper than to keep what they made. Other backends run the whole batch at once.
+"""
+
+from collections.abc import Callable
+from functools import partial, reduce
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+Images = Float[Array, "batch ..."]
+Made = Float[Array, "batch ..."]
+Row = Callable[[Images], Made]
+Rows = tuple[Row, ...]
+
+PORTION_BYTES = 2 << 20
+"""Input taken at a time: with what is made of it, it fits a core's cache."""
+
+
+def in_portions(rows: Rows, x: Images) -> Made:
+    """Return what the rows, one after the other, make of ``x``.
+
+    Args:
+        rows: functions without parameters, in which no image's output depends on
+            another image.
+        x: ``[B, ...]``.
+    """
+    # Chosen while tracing, for the two keep different things for the way back.
+    known = isinstance(x.shape[0], int)  # an exported function may leave it open
+    if jax.default_backend() != "cpu" or not known or _portion(x) == len(x):
+        return reduce(lambda x, row: row(x), rows, x)
+    return _run(x, rows)
+
+
+def _portion(x: Images) -> int:
+    """Return how many images are taken at a time: a divisor of the batch."""
+    most = max(1, PORTION_BYTES // (x.nbytes // len(x)))
+    return max(n for n in range(1, len(x) + 1) if len(x) % n == 0 and n <= most)
+
+
+def _map(body: Callable[..., Made], *arrays: Images) -> Made:
+    """Apply ``body`` to a few images of each array at a time, and to their turn."""
+    portion = _portion(arrays[0])
+    count = len(arrays[0]) // portion
+
+    def one(turn: Int[Array, ""], some: tuple[Images, ...]):
+        return turn + 1, body(turn, *some)
+
+    parts = tuple(a.reshape(count, portion, *a.shape[1:]) for a in arrays)
+    _, out = lax.scan(one, jnp.int32(0), parts)
+    return out.reshape(-1, *out.shape[2:])
+
+
+def _alone(function: Callable[..., Made], turn: Array, *arrays: Images) -> Made:
+    """Return ``function(*arrays)`` from a kernel of its own.
+
+    XLA would fuse it with what comes after: into the copying of the result to its
+    place, which it does with one thread, or into a pool, which would do a norm anew
+    for each window. It does not fuse across the border of a loop; this one runs once.
+    """
+    once = jnp.minimum(turn + 1, 1)  # a constant would be seen through
+    made = jax.eval_shape(function, *arrays)
+    start = jnp.int32(0), jnp.zeros_like(arrays[0], made.dtype, shape=made.shape)
+    _, out = lax.while_loop(
+        lambda loop: loop[0] < once,
+        lambda loop: (loop[0] + 1, function(*arrays)),
+        start,
+    )
+    return out
+
+
+def _pull(row: Row, x: Images, dy: Made) -> Images:
+    return jax.vjp(row, x)[1](dy)[0]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _run(x: Images, rows: Rows) -> Made:
+    def body(turn: Array, x: Images) -> Made:
+        return reduce(lambda x, row: _alone(row, turn, x), rows, x)
+
+    return _map(body, x)
+
+
+def _forward(x: Images, rows: Rows):
+    return _run(x, rows), x
+
+
+def _backward(rows: Rows, x: Images, dy: Made):
+    def body(turn: Array, x: Images, dy: Made) -> Images:
+        inputs = [x]
+        for row in rows[:-1]:
+            inputs.append(_alone(row, turn, inputs[-1]))
+        for row, own in zip(reversed(rows), reversed(inputs), strict=True):
+            dy = _alone(partial(_pull, row), turn, own, dy)
+        return dy
+
+    return (_map(body, x, dy),)
+
+
+_run.defvjp(_forward, _backward)
