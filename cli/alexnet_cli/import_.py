@@ -67,9 +67,10 @@ def import_(
       alexnet import model.caffemodel --mean mean.binaryproto --out weights/mine
     """
     runtime.set_up()
+    from alexnet_jax import checkpoint
     from alexnet_jax.weights import importing
 
-    importing.check_new(out)
+    checkpoint.check_new(out)
     classes = None if labels is None else options.read_labels(labels)
     with view.Progress("reading the weights", quiet=as_json) as screen:
         imported = importing.read(file, network=network, mean=mean, classes=classes)

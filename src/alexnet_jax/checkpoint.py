@@ -206,6 +206,18 @@ class Checkpoints:
         self._orbax.close()
 
 
+def check_new(path: str | Path) -> Path:
+    """Return the absolute path of a folder that ``write`` can write to.
+
+    Raises:
+        CheckpointError: it holds something; better known before the work than after.
+    """
+    path = Path(path).expanduser()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise CheckpointError(f"{path} holds something already; choose a new folder")
+    return path.resolve()
+
+
 def write(
     path: str | Path,
     params: Mapping[str, Mapping[str, Array | np.ndarray]],
@@ -215,7 +227,7 @@ def write(
     """Write a directory of weights alone, which ``load`` reads like a checkpoint.
 
     Args:
-        path: must be new, or an empty folder.
+        path: see ``check_new``.
         params: see ``model.Params``.
         preprocess: mean image, colour components and scale.
         meta: what the weights say about themselves.
@@ -226,9 +238,7 @@ def write(
     Raises:
         CheckpointError: it holds something, or cannot be written.
     """
-    path = Path(path).expanduser().resolve()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise CheckpointError(f"{path} holds something already; choose a new folder")
+    path = check_new(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         context = ocp.Context()

@@ -14,7 +14,7 @@ from alexnet_jax.augment import Preprocess
 from alexnet_jax.checkpoint import Meta
 from alexnet_jax.classes import imagenet
 from alexnet_jax.config import Resize
-from alexnet_jax.errors import CheckpointError, ConfigError, WeightsError
+from alexnet_jax.errors import ConfigError, WeightsError
 from alexnet_jax.networks import network as find_network
 from alexnet_jax.table import Network
 from alexnet_jax.weights import caffe, description, files, layout
@@ -151,17 +151,6 @@ def read(
         mean_from=mean_from,
         notes=tuple(notes),
     )
-
-
-def check_new(out: str | Path) -> None:
-    """Check, before anything is read, that a checkpoint can be written to ``out``.
-
-    Raises:
-        CheckpointError: there is something already.
-    """
-    path = Path(out).expanduser()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise CheckpointError(f"{path} holds something already; choose a new folder")
 
 
 def write(imported: Imported, out: str | Path) -> Path:
