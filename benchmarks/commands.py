@@ -19,6 +19,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from alexnet_cli import runtime
 from alexnet_jax import bench
 
 ALEXNET = [sys.executable, "-m", "alexnet_cli"]
@@ -112,5 +113,6 @@ if __name__ == "__main__":
     jobs = {"digits": digits, "cifar10": cifar10, "imagenet": imagenet}
     if what not in jobs:
         sys.exit(__doc__)
+    runtime.ask_for_huge_pages()  # as the command does, or the bare step is slower
     with tempfile.TemporaryDirectory() as scratch:
         jobs[what](Path(scratch), *rest)
