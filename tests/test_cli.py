@@ -181,7 +181,7 @@ def test_wrong_usage_exits_2(
     [
         (
             ("train", "imagnet"),
-            ["no recipe 'imagnet'; there are cifar10-quick, digits, finetune, ima"],
+            ["no recipe 'imagnet'; there are cifar-18pct, cifar-conv-local-11pct, "],
         ),
         (
             ("train", "digits", "--set", "network=alex"),

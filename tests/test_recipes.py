@@ -5,9 +5,18 @@ import pytest
 from alexnet_jax import recipes
 from alexnet_jax.config import PlateauSchedule, StepsSchedule
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.networks import NETWORKS
+from alexnet_jax.networks import NETWORKS, network
 
-NAMES = ["cifar10-quick", "digits", "finetune", "imagenet", "imagenet-plateau"]
+NAMES = [
+    "cifar-18pct",
+    "cifar-conv-local-11pct",
+    "cifar-conv-local-13pct",
+    "cifar10-quick",
+    "digits",
+    "finetune",
+    "imagenet",
+    "imagenet-plateau",
+]
 
 
 def refusal(name="digits", overrides=None, assignments=()):
@@ -80,6 +89,43 @@ def test_the_cifar_recipe_is_layer_params_80sec():
     assert not recipe.augment.flip
 
 
+# cuda-convnet, layer-params-*.cfg: decay by layer, the two crops' sides, and the
+# updates before each drop, in epochs of 40,000 and then of 50,000 pictures.
+PUBLISHED = {
+    "cifar-18pct": ({"conv1": 0.004, "fc10": 1.0}, 32, [120, 130]),
+    "cifar-conv-local-13pct": (
+        {"conv1": 0, "local3": 0.004, "local4": 0.004, "fc10": 0.004},
+        24,
+        [100 * 4 / 5 + 40, 100 * 4 / 5 + 50],
+    ),
+    "cifar-conv-local-11pct": (
+        {"conv1": 0, "local3": 0.004, "local4": 0.004, "fc10": 0.01},
+        24,
+        [350 * 4 / 5 + 150, 350 * 4 / 5 + 160],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_cifar_claims_have_their_published_numbers(name):
+    recipe = recipes.load(name)
+    decays, side, drops = PUBLISHED[name]
+    optimizer, schedule = recipe.optimizer, recipe.schedule
+    assert recipe.network == name
+    assert (optimizer.batch_size, optimizer.momentum) == (128, 0.9)
+    assert (optimizer.learning_rate, optimizer.bias_learning_rate) == (0.001, 0.002)
+    for layer, decay in decays.items():
+        own = optimizer.layer_weight_decay.get(layer, optimizer.weight_decay)
+        assert own == decay, layer
+    assert isinstance(schedule, StepsSchedule)
+    assert [d * schedule.epochs for d in schedule.drops] == pytest.approx(drops)
+    assert schedule.epochs == drops[-1] + 10
+    cropped = side < recipe.data.image_size
+    assert network(name).input_size == side
+    assert recipe.augment.crop == recipe.augment.flip == cropped
+    assert recipe.eval.views[0] == (10 if cropped else 1)
+
+
 def test_every_number_of_a_recipe_has_its_comment_at_hand():
     assert "# section 5" in recipes.text("imagenet")
 
@@ -145,7 +191,8 @@ def test_a_recipe_may_be_a_file_of_ones_own(tmp_path):
 
 def test_an_unknown_recipe():
     wanted = (
-        "no recipe 'mnist'; there are cifar10-quick, digits, finetune, imagenet, "
+        "no recipe 'mnist'; there are cifar-18pct, cifar-conv-local-11pct, "
+        "cifar-conv-local-13pct, cifar10-quick, digits, finetune, imagenet, "
         "imagenet-plateau, or give a .toml file"
     )
     assert refusal("mnist") == wanted

@@ -39,7 +39,7 @@ def recipes(
         view.answer(
             view.entry(
                 known,
-                f"network {recipe.network}, data {recipe.data.spec}, {epochs}",
+                f"{recipe.network} on {recipe.data.spec}, {epochs}",
                 _sentence(shipped.text(known)),
             )
         )
