@@ -28,6 +28,7 @@ from alexnet_jax.table import (
     ResponseNorm,
     Row,
     SpatialNorm,
+    Tanh,
     trace,
 )
 
@@ -95,6 +96,7 @@ RELATIVES = dataclasses.replace(
         ResponseNorm("norm1", size=3, alpha=0.9, k=1.0, divide=False, reads="both"),
         Relu("relu1"),
         LocallyConnected("local2", 4, kernel=3, pad=1, sigma=0.4),
+        Tanh("tanh2"),
         ResponseNorm("norm2", size=3, alpha=0.9, reads="both"),
         LocallyConnected("local3", 2, kernel=2, reads="both", sigma=None),
         Dropout("drop4", keep=0.75, rule="inverted"),
@@ -193,6 +195,8 @@ def reference(network, params, images, masks):
                 x = pool(x, row, 0.0, lax.add) / pool(ones, row, 0.0, lax.add)
             case Relu():
                 x = jnp.where(x > 0, x, 0)
+            case Tanh():
+                x = 2 / (1 + jnp.exp(-2 * x)) - 1
             case Dropout():
                 keep = {"2012": (1, row.keep), "inverted": (1 / row.keep, 1)}
                 training, testing = keep[row.rule]
@@ -326,6 +330,7 @@ EVERY_KIND = dataclasses.replace(
         Relu("relu1"),
         LocallyConnected("local2", 2, kernel=2, sigma=0.4),
         SpatialNorm("cnorm2", size=3, alpha=0.9),
+        Tanh("tanh2"),
         Conv("conv3", 3, kernel=2, pad=1, sigma=0.4),
         ResponseNorm("norm3", size=3, alpha=0.9, reads="both"),
         AvgPool("pool3", size=2),

@@ -14,6 +14,7 @@ from alexnet_jax.augment import Preprocess
 from alexnet_jax.checkpoint import Loaded, Meta
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.mesh import BATCH, make_mesh
+from alexnet_jax.table import Relu, Tanh
 from alexnet_jax.weights import exporting, importing
 
 # Each kind of row: two towers with norms of their own, a norm over a square and windows
@@ -26,10 +27,18 @@ TABLES = {
         *("cifar-80sec", "cifar-conv-local-13pct"),
     )
 }
+TABLES["tanh"] = replace(
+    TABLES["cifar-80sec"],
+    name="tanh",
+    rows=tuple(
+        Tanh(row.name) if isinstance(row, Relu) else row
+        for row in TABLES["cifar-80sec"].rows
+    ),
+)
 WRITABLE = {
     "safetensors": set(TABLES),
     "torchvision": {"owt"},
-    "caffemodel": {"caffe", "caffenet", "owt", "cifar-80sec"},
+    "caffemodel": {"caffe", "caffenet", "owt", "cifar-80sec", "tanh"},
     "onnx": set(TABLES) - {"cifar-conv-local-13pct"},
 }
 
@@ -124,7 +133,7 @@ def test_what_is_exported_comes_back_bit_for_bit(name, form, flat, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["digits", "paper", "no-crosstalk", "caffe", "owt", "cifar-80sec"]
+    "name", ["digits", "paper", "no-crosstalk", "caffe", "owt", "cifar-80sec", "tanh"]
 )
 def test_onnxruntime_gives_the_same_logits(name, tmp_path):
     loaded, mesh = some(name, tmp_path)

@@ -43,6 +43,7 @@ from alexnet_jax.table import (
     ResponseNorm,
     Row,
     SpatialNorm,
+    Tanh,
     Traced,
     Weighted,
     trace,
@@ -246,7 +247,7 @@ def _normalize(row: ResponseNorm, x: Array, towers: int) -> Array:
     )
 
 
-Plain = ResponseNorm | SpatialNorm | MaxPool | AvgPool | Relu
+Plain = ResponseNorm | SpatialNorm | MaxPool | AvgPool | Relu | Tanh
 """Rows without parameters or chance: a function of one image's maps."""
 
 
@@ -262,6 +263,8 @@ def _plain(row: Plain, x: Array, towers: int) -> Array:
             return max_pool(x, row.size, row.stride)
         case AvgPool():
             return avg_pool(x, row.size, row.stride)
+        case Tanh():
+            return jnp.tanh(x)
     return jax.nn.relu(x)  # no gradient at 0, as in the 2012 kernels
 
 

@@ -135,6 +135,13 @@ class Relu:
 
 
 @dataclass(frozen=True)
+class Tanh:
+    """``tanh(x)``, what units did before ReLUs (section 3.1, Figure 1)."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Dense:
     """A fully connected layer of ``features`` units in one tower."""
 
@@ -181,6 +188,7 @@ Row = (
     | MaxPool
     | AvgPool
     | Relu
+    | Tanh
     | Dense
     | Dropout
     | Classifier

@@ -18,8 +18,9 @@ from alexnet_jax.weights.wire import Field, Malformed, Span, Wire
 
 _KINDS = {
     **{"Convolution": "conv", "InnerProduct": "dense", "LRN": "norm"},
-    **{"Pooling": "pool", "ReLU": "relu"},
-    **{4: "conv", 14: "dense", 15: "norm", 17: "pool", 18: "relu"},  # V1's numbers
+    **{"Pooling": "pool", "ReLU": "relu", "TanH": "tanh"},
+    # V1's numbers
+    **{4: "conv", 14: "dense", 15: "norm", 17: "pool", 18: "relu", 23: "tanh"},
 }
 
 # Of a layer's message: (modern, V1) field numbers.

@@ -16,6 +16,7 @@ from alexnet_jax.table import (
     Relu,
     ResponseNorm,
     SpatialNorm,
+    Tanh,
     Traced,
     conv_size,
     trace,
@@ -63,7 +64,7 @@ def build(
     for traced in rows:
         row = traced.row
         top = row.name
-        if isinstance(row, Relu | Dropout):  # in place, as in Caffe's own nets
+        if isinstance(row, Relu | Tanh | Dropout):  # in place, as in Caffe's own nets
             top = bottom
         weights = [
             tensors[f"{row.name}.{part}"]
@@ -97,7 +98,7 @@ def _problem(table: Network, traced: Traced) -> str | None:
             return "a dense layer within each tower"
         case Conv() | ResponseNorm() | SpatialNorm() | MaxPool() | AvgPool():
             return None
-        case Relu() | Dense() | Dropout() | Classifier():
+        case Relu() | Tanh() | Dense() | Dropout() | Classifier():
             return None
         case _:
             return "whose kernels differ from place to place"
@@ -140,6 +141,8 @@ def _layer(table: Network, traced: Traced) -> tuple[str, bytes]:
             return "Dropout", block(108, real(1, 1 - row.keep))
         case Relu():
             return "ReLU", b""
+        case Tanh():
+            return "TanH", b""
     return "InnerProduct", block(117, integer(1, traced.outputs[-1]))
 
 

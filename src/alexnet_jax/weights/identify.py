@@ -20,6 +20,7 @@ from alexnet_jax.table import (
     Relu,
     ResponseNorm,
     Row,
+    Tanh,
 )
 from alexnet_jax.weights.layout import Slot, slots
 from alexnet_jax.weights.tensors import Layer, Tensor, WeightFile, times
@@ -234,4 +235,6 @@ def as_layer(row: Row, table: Network) -> Layer | None:
             return Layer(row.name, "pool", {"size": row.size, "stride": row.stride})
         case Relu():
             return Layer(row.name, "relu")
+        case Tanh():
+            return Layer(row.name, "tanh")
     return None if type(row).__name__ == "Dropout" else Layer(row.name, "other")

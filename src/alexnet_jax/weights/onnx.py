@@ -1,8 +1,8 @@
 """``.onnx`` files: the weights in an ONNX graph, and its layers in order.
 
 Field numbers are those of ONNX's ``onnx.proto``. Only what leads from a picture to
-logits is looked at: convolutions, norms, pools, ReLUs and Gemms; weights are OIHW and
-``[out, in]`` (``transB``), as in Caffe and PyTorch.
+logits is looked at: convolutions, norms, pools, ReLUs, tanhs and Gemms; weights are
+OIHW and ``[out, in]`` (``transB``), as in Caffe and PyTorch.
 """
 
 from collections.abc import Iterable
@@ -27,6 +27,7 @@ _KINDS = {
     "LRN": "norm",
     "MaxPool": "pool",
     "Relu": "relu",
+    "Tanh": "tanh",
 }
 # kind -> constant -> (attribute, default); of a list the first number counts.
 _CONSTANTS: dict[str, dict[str, tuple[str, int | float]]] = {

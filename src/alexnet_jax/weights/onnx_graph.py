@@ -23,6 +23,7 @@ from alexnet_jax.table import (
     Relu,
     ResponseNorm,
     SpatialNorm,
+    Tanh,
     Traced,
     pool_size,
     trace,
@@ -182,6 +183,8 @@ def _row(graph: Graph, table: Network, traced: Traced, x: str, name: str) -> str
             )
         case Relu():
             return graph.node("Relu", [x], name)
+        case Tanh():
+            return graph.node("Tanh", [x], name)
         case MaxPool():
             return _pool(graph, "MaxPool", row, traced, x, name)
         case AvgPool():

@@ -64,7 +64,7 @@ class Layer:
 
     Attributes:
         name: in the file.
-        kind: ``conv``, ``dense``, ``norm``, ``pool`` or ``relu``.
+        kind: ``conv``, ``dense``, ``norm``, ``pool``, ``relu`` or ``tanh``.
         constants: its numbers, such as ``size`` and ``stride``; only those stated.
         weights: names of its weight and its bias in ``WeightFile.tensors``.
     """
