@@ -19,6 +19,7 @@ from alexnet_jax.table import (
     Relu,
     ResponseNorm,
     SpatialNorm,
+    Tanh,
     Weighted,
     trace,
 )
@@ -114,6 +115,8 @@ PARAMETERS = {
     "cifar-18pct": 89_578,
     "cifar-conv-local-13pct": 1_116_490,
     "cifar-conv-local-11pct": 2_112_970,
+    "figure1-relu": 1_116_490,
+    "figure1-tanh": 1_116_490,
 }
 SIDES = {
     # conv1 pool1 conv2 pool2 conv3 conv4 conv5 pool5
@@ -133,6 +136,8 @@ SIDES = {
     "cifar-18pct": [32, 16, 16, 8, 8, 4],
     "cifar-conv-local-13pct": [24, 12, 12, 6, 6, 6],
     "cifar-conv-local-11pct": [24, 12, 12, 6, 6, 6],
+    "figure1-relu": [24, 12, 12, 6, 6, 6],
+    "figure1-tanh": [24, 12, 12, 6, 6, 6],
 }
 
 
@@ -332,6 +337,15 @@ def test_cifar_networks_of_cuda_convnet():
         [LocallyConnected("local3", 32, 3, 1, 1, "own", 0.04, 0.0)],
         ["norm1", "norm2", "local3"],
     )
+
+
+def test_the_networks_of_figure_1_differ_in_their_units_alone():
+    assert network("figure1-relu").rows == network("cifar-conv-local-13pct").rows
+    tanhs = [Tanh(f"tanh{layer}") for layer in (1, 2, 3, 4)]
+    relus = [f"relu{layer}" for layer in (1, 2, 3, 4)]
+    assert differing("figure1-tanh", "figure1-relu") == (tanhs, relus)
+    order = "conv1 tanh1 pool1 conv2 tanh2 pool2 local3 tanh3 local4 tanh4 fc10"
+    assert [row.name for row in network("figure1-tanh").rows] == order.split()
 
 
 def test_the_digits_network_has_net_145s_kinds_of_layers():

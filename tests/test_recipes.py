@@ -13,6 +13,7 @@ NAMES = [
     "cifar-conv-local-13pct",
     "cifar10-quick",
     "digits",
+    "figure1",
     "finetune",
     "imagenet",
     "imagenet-plateau",
@@ -126,6 +127,20 @@ def test_the_cifar_claims_have_their_published_numbers(name):
     assert recipe.eval.views[0] == (10 if cropped else 1)
 
 
+def test_figure_1_is_learned_without_regularisation_at_a_constant_rate():
+    recipe = recipes.load("figure1")
+    assert recipe.network == "figure1-relu"
+    optimizer, schedule = recipe.optimizer, recipe.schedule
+    assert optimizer.weight_decay == 0
+    assert optimizer.layer_weight_decay == {}
+    assert (recipe.augment.crop, recipe.augment.flip) == (False, False)
+    assert recipe.augment.colour_noise == 0
+    assert (optimizer.batch_size, optimizer.momentum) == (128, 0.9)
+    assert isinstance(schedule, StepsSchedule)
+    assert (schedule.drops, schedule.layer_drops, schedule.freeze) == ((), {}, {})
+    assert schedule.epochs * 50_000 % 128 == 0  # whole epochs, whole batches
+
+
 def test_every_number_of_a_recipe_has_its_comment_at_hand():
     assert "# section 5" in recipes.text("imagenet")
 
@@ -192,8 +207,8 @@ def test_a_recipe_may_be_a_file_of_ones_own(tmp_path):
 def test_an_unknown_recipe():
     wanted = (
         "no recipe 'mnist'; there are cifar-18pct, cifar-conv-local-11pct, "
-        "cifar-conv-local-13pct, cifar10-quick, digits, finetune, imagenet, "
-        "imagenet-plateau, or give a .toml file"
+        "cifar-conv-local-13pct, cifar10-quick, digits, figure1, finetune, "
+        "imagenet, imagenet-plateau, or give a .toml file"
     )
     assert refusal("mnist") == wanted
     assert refusal("gone.toml") == wanted.replace("mnist", "gone.toml")
