@@ -47,14 +47,14 @@ def describe(
       alexnet describe runs/digits-1
     """
     from alexnet_jax.errors import ConfigError
-    from alexnet_jax.networks import NETWORKS, network
+    from alexnet_jax.networks import NETWORKS, is_network, network
 
     other = None if against is None else network(against)
-    if what in NETWORKS:
+    if is_network(what):
         if other is None:
-            _show(NETWORKS[what], None, None, as_json)
+            _show(network(what), None, None, as_json)
         else:
-            _compare(NETWORKS[what], other, as_json)
+            _compare(network(what), other, as_json)
         return
     if not Path(what).expanduser().exists() and "/" not in what:
         raise ConfigError(

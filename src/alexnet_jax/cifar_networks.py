@@ -1,8 +1,8 @@
-"""The CIFAR-10 networks of cuda-convnet, by the test error that each is named after.
+"""The CIFAR-10 networks: cuda-convnet's, by their test errors, and one of two towers.
 
-Source: ``example-layers/layers-*.cfg`` and ``layer-params-*.cfg``. All read pictures of
-32 x 32 pixels less their mean (the two locally connected nets 24 x 24 crops of them);
-all biases start at 0.
+Source: ``example-layers/layers-*.cfg`` and ``layer-params-*.cfg``. All of those read
+pictures of 32 x 32 pixels less their mean (the two locally connected nets 24 x 24 crops
+of them); all their biases start at 0.
 """
 
 from dataclasses import replace
@@ -12,6 +12,7 @@ from alexnet_jax.table import (
     Classifier,
     Conv,
     Dense,
+    Dropout,
     LocallyConnected,
     MaxPool,
     Network,
@@ -129,6 +130,38 @@ FIGURE1_TANH = replace(
     ),
 )
 
+# What the paper's network has and no CIFAR-10 network of cuda-convnet does: two towers,
+# dropout, response norm and overlapping pools together, and layers to spare. Small
+# enough to be trained many times over, see ``recipes/cifar10-towers.toml``.
+CIFAR10_TOWERS = Network(
+    name="cifar10-towers",
+    source="this project: net 145's kinds of layers at the size of a CIFAR-10 picture",
+    towers=2,
+    input_size=24,
+    channels=3,
+    classes=10,
+    rows=(
+        Conv("conv1", 16, kernel=5, pad=2, reads="both", sigma=0.01, bias=0.0),
+        ResponseNorm("norm1"),
+        MaxPool("pool1"),
+        Relu("relu1"),
+        Conv("conv2", 32, kernel=3, pad=1, reads="own", sigma=0.05, bias=0.1),
+        Relu("relu2"),
+        ResponseNorm("norm2"),
+        SpatialNorm("cnorm2"),
+        MaxPool("pool2"),
+        Conv("conv3", 48, kernel=3, pad=1, reads="both", sigma=0.05, bias=0.0),
+        Relu("relu3"),
+        Conv("conv4", 48, kernel=3, pad=1, reads="own", sigma=0.05, bias=0.1),
+        MaxPool("pool4"),
+        Relu("relu4"),
+        Dense("fc5", 128, reads="both", sigma=0.05, bias=0.1),
+        Relu("relu5"),
+        Dropout("drop5"),
+        Classifier("fc6", sigma=0.05, bias=0.0),
+    ),
+)
+
 CIFAR_NETWORKS = (
     CIFAR_80SEC,
     CIFAR_19PCT,
@@ -137,4 +170,5 @@ CIFAR_NETWORKS = (
     CIFAR_CONV_LOCAL_11PCT,
     FIGURE1_RELU,
     FIGURE1_TANH,
+    CIFAR10_TOWERS,
 )

@@ -6,9 +6,11 @@ cuda-convnet; ``Network.source`` says which. A network that is another with some
 changed is written that way. The CIFAR-10 networks are in ``cifar_networks.py``.
 """
 
+import functools
 from collections.abc import Iterable
 from dataclasses import replace
 
+from alexnet_jax import ablations
 from alexnet_jax.cifar_networks import CIFAR_NETWORKS
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.table import (
@@ -327,9 +329,18 @@ NETWORKS = {
 def network(name: str) -> Network:
     """Return the table called ``name``.
 
+    ``NAME:no-PART`` is one without a part; see ``ablations.without``. Parts may follow
+    each other: ``code2012:no-norm:no-dropout``.
+
     Raises:
         ConfigError: there is none; the message lists those there are.
     """
-    if name not in NETWORKS:
-        raise ConfigError(f"no network {name!r}; there are {', '.join(NETWORKS)}")
-    return NETWORKS[name]
+    base, *changes = name.split(ablations.SIGN)
+    if base not in NETWORKS:
+        raise ConfigError(f"no network {base!r}; there are {', '.join(NETWORKS)}")
+    return functools.reduce(ablations.without, changes, NETWORKS[base])
+
+
+def is_network(name: str) -> bool:
+    """Tell whether ``name`` is meant as a network's: its first part is one."""
+    return name.partition(ablations.SIGN)[0] in NETWORKS
