@@ -3,16 +3,19 @@
 from alexnet_jax.figures.answers import Predicted, Shown, neighbors, predictions
 from alexnet_jax.figures.canvas import check_picture
 from alexnet_jax.figures.curves import learning_curves
+from alexnet_jax.figures.epochs import Line, error_by_epoch
 from alexnet_jax.figures.kernels import chroma, filters
 from alexnet_jax.figures.patches import Unit, units
 from alexnet_jax.figures.samples import write_samples
 
 __all__ = [
+    "Line",
     "Predicted",
     "Shown",
     "Unit",
     "check_picture",
     "chroma",
+    "error_by_epoch",
     "filters",
     "learning_curves",
     "neighbors",
