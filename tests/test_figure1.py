@@ -3,6 +3,7 @@
 The small study learns digits with two networks that compile in a second.
 """
 
+import dataclasses
 import itertools
 import json
 import re
@@ -16,7 +17,13 @@ from alexnet_jax.errors import ConfigError, TrainingError
 from alexnet_jax.events import StepDone
 from alexnet_jax.figures import canvas
 from alexnet_jax.studies import figure1, figure1_page, runs
-from alexnet_jax.studies.figure1 import Curve, Figure1, epoch_errors, epochs_to
+from alexnet_jax.studies.figure1 import (
+    Activation,
+    Curve,
+    Figure1,
+    epoch_errors,
+    epochs_to,
+)
 from alexnet_jax.table import Classifier, Conv, MaxPool, Network, Relu, Tanh
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -35,9 +42,8 @@ SMALL = Network(
         Classifier("fc2", sigma=0.05),
     ),
 )
-SMALL_TANH = Network(
-    **{**vars(SMALL), "name": "figure1-tanh"}
-    | {"rows": (SMALL.rows[0], Tanh("tanh1"), *SMALL.rows[2:])}
+SMALL_TANH = dataclasses.replace(
+    SMALL, name="figure1-tanh", rows=(SMALL.rows[0], Tanh("tanh1"), *SMALL.rows[2:])
 )
 # 10 steps an epoch; rows of metrics after 20, 40, 60, ...
 VALUES = {
@@ -136,7 +142,7 @@ def found(relu, tanh):
     def errors(epochs):
         return (0.5,) * (epochs - 1) + (0.25,) if epochs else (0.5, 0.4)
 
-    chosen = {
+    chosen: dict[Activation, tuple[Curve, ...]] = {
         "relu": curves("relu", *map(errors, relu)),
         "tanh": curves("tanh", *map(errors, tanh)),
     }
