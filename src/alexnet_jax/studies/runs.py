@@ -180,11 +180,7 @@ def _measured(trial: Trial, run_dir: Path) -> dict[str, Any] | None:
     """
     if not rundir.is_run(run_dir):
         return None
-    differing = [
-        line
-        for line in recipes.differences(rundir.read_recipe(run_dir), trial.recipe)
-        if line.partition(":")[0] not in _FREE
-    ]
+    differing = differences(rundir.read_recipe(run_dir), trial.recipe)
     if differing:
         raise ConfigError(
             f"{run_dir} is a run of other values: {'; '.join(differing)}; give the "
@@ -193,6 +189,12 @@ def _measured(trial: Trial, run_dir: Path) -> dict[str, Any] | None:
     with contextlib.suppress(FileNotFoundError):
         return json.loads((run_dir / MEASURED).read_text())
     return None
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """Return how two recipes differ in what comes out; see ``recipes.differences``."""
+    lines = recipes.differences(old, new)
+    return [line for line in lines if line.partition(":")[0] not in _FREE]
 
 
 def _one(
