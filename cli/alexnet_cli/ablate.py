@@ -94,7 +94,8 @@ def ablate(
             screen.phase = "looking at the data"
             for each in plan.left_out:
                 screen.line(f"left out: {each.part}: {each.reason}")
-            screen.line(f"{len(plan.trials)} runs, in {view.short(folder)}")
+            screen.title = f"{len(plan.trials)} runs"
+            screen.line(f"{screen.title} in {view.short(folder)}")
             stop.armed = True
             table = _follow(
                 study.ablate(
@@ -185,24 +186,22 @@ def _show(table: "Table", folder: Path) -> None:
     from alexnet_jax.studies import ablation_page as page
     from alexnet_jax.studies.rows import FULL
 
-    rows = [
-        (
-            "nothing" if row.part == FULL else row.part,
-            str(len(row.seeds)),
-            page.percent(row.test),
-            f"{row.train.mean:.2%}",
-            "" if row.claim is None else page.JUDGED[row.claim.judged],
-            page.points(row.judged),
-            "" if row.claim is None else row.claim.number,
-            row.verdict or "",
-        )
-        for row in table.rows
-    ]
-    columns = ("without", "n", "test error", "training", "claim", "rises by", "paper")
+    rows = []
+    for row in table.rows:
+        name, spread = "nothing" if row.part == FULL else row.part, row.test.sd
+        error = f"{100 * row.test.mean:.2f}"
+        tested = error if spread is None else f"{error} ± {100 * spread:.2f}"
+        if row.claim is None or row.judged is None:
+            rows.append((name, str(row.test.n), tested, *[""] * 5))
+            continue
+        difference, _, interval = page.points(row.judged).partition(" ")
+        paper = "rises" if row.claim.top1 is None else row.claim.number
+        judged = {"overfitting": "gap"}.get(row.claim.judged, row.claim.judged)
+        found = (difference, interval, paper.partition(" /")[0], row.verdict or "")
+        rows.append((name, str(row.test.n), tested, judged, *found))
+    columns = ("without", "n", "test error", "of", "rises", "95% interval", "paper")
     view.answer(
-        view.table(
-            (*columns, "verdict"), rows, right=("n", "training", "rises by", "paper")
-        ),
+        view.table((*columns, "verdict"), rows, right=("n", "test error", "rises")),
         view.pairs(
             [
                 (name, view.short(folder / name))

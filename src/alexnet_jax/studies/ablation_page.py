@@ -24,7 +24,7 @@ def text(table: Table, command: str) -> str:
     """Return the page: what was run, every row's errors, and what follows."""
     plan, recipe = table.plan, table.plan.recipe
     versions = [f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib")]
-    runs = len(plan.trials) - table.left
+    runs = sum(len(row.seeds) for row in table.rows)
     lines = [
         f"# {recipe.name} without each of its parts",
         "",
