@@ -47,23 +47,23 @@ def test_the_two_tower_network_for_cifar10():
 @pytest.mark.parametrize(
     ("part", "parameters"),
     [
-        ("norm", 332_682),
-        ("overlap", 332_682),
-        ("dropout", 332_682),
-        # conv1 16, conv2 32, conv3 48, conv4 96, fc5 256
+        ("norm", 556_682),
+        ("overlap", 556_682),
+        ("dropout", 556_682),
+        # conv1 16, conv2 32, conv3 48, conv4 96, fc5 512
         (
             "towers",
             (75 + 1) * 16
             + (9 * 16 + 1) * 32
             + (9 * 32 + 1) * 48
             + (9 * 48 + 1) * 96
-            + (9 * 96 + 1) * 256
-            + 2_570,
+            + (9 * 96 + 1) * 512
+            + (512 + 1) * 10,
         ),
         # conv3 (64 to 96) goes; conv4 reads both towers' 64 in its place
-        ("conv3", 332_682 - (9 * 64 + 1) * 96 + 9 * (64 - 48) * 96),
+        ("conv3", 556_682 - (9 * 64 + 1) * 96 + 9 * (64 - 48) * 96),
         # conv2 goes: conv3 reads conv1's 32 instead of 64
-        ("conv2", 332_682 - (9 * 16 + 1) * 64 - 9 * 32 * 96),
+        ("conv2", 556_682 - (9 * 16 + 1) * 64 - 9 * 32 * 96),
     ],
 )
 def test_parameters(part, parameters):

@@ -114,7 +114,7 @@ PARAMETERS = {
     "cifar-18pct": 89_578,
     "cifar-conv-local-13pct": 1_116_490,
     "cifar-conv-local-11pct": 2_112_970,
-    "cifar10-towers": 332_682,
+    "cifar10-towers": 556_682,
 }
 SIDES = {
     # conv1 pool1 conv2 pool2 conv3 conv4 conv5 pool5

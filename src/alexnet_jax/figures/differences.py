@@ -39,7 +39,7 @@ def differences(bars: Sequence[Bar], out: Path, *, title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    height = 1.4 + 0.42 * max(1, len(bars))
+    height = 1.6 + 0.42 * max(1, len(bars))
     figure = Figure(figsize=(7, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -57,8 +57,8 @@ def differences(bars: Sequence[Bar], out: Path, *, title: str) -> None:
     labels = [f"{b.label}\n({b.what})" if b.what else b.label for b in bars]
     axes.set_yticks(range(len(bars)), [f"without {label}" for label in labels])
     axes.set_ylim(len(bars) - 0.5, -0.5)
-    axes.set_xlabel("rise of the test error, percentage points")
+    axes.set_xlabel("rise of the test error, or of what is named, percentage points")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(frameon=False, fontsize=8, ncols=2, loc="outside lower right")
     figure.suptitle(title, fontsize=10)
     figure.savefig(out, dpi=120)
