@@ -76,10 +76,23 @@ def test_rows_that_do_not_apply_are_left_out_or_refused():
         "--only 'norms': there is no such row; there are norm, overlap, towers, "
         "dropout, colour, crops, decay, layer:conv2"
     )
-    with pytest.raises(
-        ConfigError, match=r"^digits has no 'conv9' to take away; it has"
-    ):
-        rows.plan(digits, ["layer:conv9"])
+    for layer in ("conv9", "norm"):
+        with pytest.raises(ConfigError) as raised:
+            rows.plan(digits, [f"layer:{layer}"])
+        assert str(raised.value) == (
+            f"digits has no layer {layer!r} to take away; it has conv2, conv3, fc4"
+        )
+
+
+def test_rows_for_pictures_of_ones_own():
+    own = recipes.load("imagenet", {"data.spec": "folder:photos"})
+    plan = rows.plan(own)
+    assert list(plan.rows) == [
+        *("full", "norm", "overlap", "towers", "dropout", "colour", "crops", "decay"),
+        *("layer:conv2", "layer:conv3", "layer:conv4"),
+    ]
+    assert plan.rows["layer:conv4"].network == "code2012:no-conv4"
+    assert plan.rows["crops"].eval.views == (1,)
 
 
 def test_claims_are_the_papers():

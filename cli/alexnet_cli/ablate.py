@@ -24,7 +24,7 @@ def ablate(
             help="A recipe's name (see alexnet recipes) or a .toml file.",
             autocompletion=options.complete_recipe,
         ),
-    ] = "cifar10-towers",
+    ],
     only: Annotated[
         str | None,
         typer.Option(

@@ -121,10 +121,16 @@ def without(recipe: Recipe, part: str) -> Recipe:
                 "optimizer.layer_weight_decay": {},
             }
         case _:
-            name = part.removeprefix(LAYER)
             there = True  # or the table says what it has
-            table = ablations.without(find_network(recipe.network), name)
-            changes = {"network": table.name, **_forgetting(recipe, name)}
+            table, name = find_network(recipe.network), part.removeprefix(LAYER)
+            layers = ablations.layers(table)
+            if part.startswith(LAYER) and name not in layers:
+                raise ConfigError(
+                    f"{table.name} has no layer {name!r} to take away; it has "
+                    f"{', '.join(layers)}"
+                )
+            network = ablations.without(table, name).name
+            changes = {"network": network, **_forgetting(recipe, name)}
     if not there:
         raise ConfigError(f"the recipe {recipe.name} has no {part} to take away")
     return recipes.override(recipe.model_dump(), changes)
