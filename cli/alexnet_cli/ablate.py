@@ -61,7 +61,7 @@ def ablate(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train a recipe with and without each of its parts, beside the paper's figures.
+    """Train a recipe with and without each of its parts, and compare with the paper.
 
     One row a claim: the same data, schedule and seeds, one thing taken away. Started
     again it goes on where it was; more rows or seeds are added to what there is. Each
@@ -79,7 +79,7 @@ def ablate(
         "data.dir": None if data_dir is None else str(data_dir.expanduser().absolute()),
         "schedule.epochs": epochs,
     }
-    command = shlex.join(["alexnet", *runtime.arguments])
+    command = _command(recipe, only, seeds, data, epochs, assignments)
     stop = interrupt.Stop()
     with view.Progress("starting", quiet=as_json) as screen, stop.listening(screen):
         try:
@@ -110,10 +110,28 @@ def ablate(
             raise typer.Exit(stop.exit_code) from error
     if stop.asked():
         view.note("saved; continue with")
-        view.note(f"  {command}")
+        view.note(f"  {shlex.join(['alexnet', *runtime.arguments])}")
         raise typer.Exit(stop.exit_code)
     if table is not None and not as_json:
         _show(table, folder)
+
+
+def _command(
+    recipe: str,
+    only: str | None,
+    seeds: int,
+    data: str | None,
+    epochs: float | None,
+    assignments: list[str] | None,
+) -> str:
+    """Return the command that repeats a study anywhere: no paths of this machine."""
+    words = ["alexnet", "ablate", recipe, "--seeds", str(seeds)]
+    given = {"--only": only, "--data": data, "--epochs": epochs}
+    for flag, value in given.items():
+        words += [] if value is None else [flag, str(value)]
+    for assignment in assignments or ():
+        words += ["--set", assignment]
+    return shlex.join(words)
 
 
 def _folder(recipe: "Recipe") -> Path:

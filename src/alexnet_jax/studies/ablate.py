@@ -73,7 +73,10 @@ def ablate(
 def is_of(folder: Path, recipe: Recipe) -> bool:
     """Tell whether a folder is an ablation study of a recipe."""
     path = folder / STUDY
-    return path.is_file() and not _apart(path, recipe)
+    try:
+        return path.is_file() and not _apart(path, recipe)
+    except ConfigError:  # damaged, or of another version
+        return False
 
 
 def _open(folder: Path, plan: Plan) -> None:
