@@ -108,7 +108,7 @@ def ablate(
         except KeyboardInterrupt as error:
             screen.stop()
             raise typer.Exit(stop.exit_code) from error
-    if stop.asked():
+    if stop.asked() and (table is None or table.left):
         view.note("saved; continue with")
         view.note(f"  {shlex.join(['alexnet', *runtime.arguments])}")
         raise typer.Exit(stop.exit_code)
