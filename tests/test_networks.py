@@ -117,6 +117,7 @@ PARAMETERS = {
     "cifar-conv-local-11pct": 2_112_970,
     "figure1-relu": 1_116_490,
     "figure1-tanh": 1_116_490,
+    "cifar10-towers": 556_682,
 }
 SIDES = {
     # conv1 pool1 conv2 pool2 conv3 conv4 conv5 pool5
@@ -138,6 +139,7 @@ SIDES = {
     "cifar-conv-local-11pct": [24, 12, 12, 6, 6, 6],
     "figure1-relu": [24, 12, 12, 6, 6, 6],
     "figure1-tanh": [24, 12, 12, 6, 6, 6],
+    "cifar10-towers": [24, 12, 12, 6, 6, 6, 3],
 }
 
 

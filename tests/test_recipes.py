@@ -12,6 +12,7 @@ NAMES = [
     "cifar-conv-local-11pct",
     "cifar-conv-local-13pct",
     "cifar10-quick",
+    "cifar10-towers",
     "digits",
     "figure1",
     "finetune",
@@ -207,8 +208,8 @@ def test_a_recipe_may_be_a_file_of_ones_own(tmp_path):
 def test_an_unknown_recipe():
     wanted = (
         "no recipe 'mnist'; there are cifar-18pct, cifar-conv-local-11pct, "
-        "cifar-conv-local-13pct, cifar10-quick, digits, figure1, finetune, "
-        "imagenet, imagenet-plateau, or give a .toml file"
+        "cifar-conv-local-13pct, cifar10-quick, cifar10-towers, digits, figure1, "
+        "finetune, imagenet, imagenet-plateau, or give a .toml file"
     )
     assert refusal("mnist") == wanted
     assert refusal("gone.toml") == wanted.replace("mnist", "gone.toml")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from alexnet_cli import options, runtime, watch
+from alexnet_cli.ablate import ablate
 from alexnet_cli.activations import activations, features
 from alexnet_cli.bench import bench
 from alexnet_cli.describe import describe
@@ -51,10 +52,11 @@ app.command(cls=Verb)(features)
 app.command(cls=Verb)(filters)
 app.command(cls=Verb)(units)
 app.command(cls=Verb)(neighbors)
+app.command(cls=Verb)(ablate)
 app.command(cls=Verb)(reproduce)
 
 
-COMPUTING = {"train", "eval", "predict", "bench", "reproduce"}
+COMPUTING = {"train", "eval", "predict", "bench", "ablate", "reproduce"}
 """Verbs that run a network."""
 
 

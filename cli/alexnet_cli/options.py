@@ -95,6 +95,24 @@ EvalSplit = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Epochs = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N",
+        help="Length of the run; the schedule is stretched with it.",
+        show_default="the recipe's",
+        rich_help_panel=RUN,
+    ),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Change any value of the recipe; may be repeated.",
+        rich_help_panel=RUN,
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(

@@ -1,9 +1,9 @@
 """Which run is meant where the user names none, and where its pictures go."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alexnet_cli import view
 
@@ -57,6 +57,29 @@ def picture(out: Path | None, checkpoint: Path, name: str) -> Path:
         out = home(checkpoint) / "figures" / name
         out.parent.mkdir(exist_ok=True)
     return figures.check_picture(out)
+
+
+def recipe(
+    name: str, flags: Mapping[str, Any], assignments: tuple[str, ...]
+) -> "Recipe":
+    """Return a recipe with what the user gave.
+
+    Args:
+        name: of it, or a path to a ``.toml`` file.
+        flags: by dotted key; None where the user gave nothing.
+        assignments: of ``--set``.
+
+    Raises:
+        ConfigError: an unknown name or key, or values that do not fit.
+    """
+    from alexnet_jax import recipes
+
+    given = {key: value for key, value in flags.items() if value is not None}
+    base = recipes.load(name)
+    if given.get("data.spec", base.data.spec) != base.data.spec:
+        # The recipe's splits are those of its own data set.
+        given = {"data.train_split": None, "data.eval_split": None, **given}
+    return recipes.load(name, given, assignments)
 
 
 def new(recipe: "Recipe") -> Path:

@@ -51,15 +51,7 @@ def train(
             rich_help_panel=options.RUN,
         ),
     ] = False,
-    epochs: Annotated[
-        float | None,
-        typer.Option(
-            metavar="N",
-            help="Length of the run; the schedule is stretched with it.",
-            show_default="the recipe's",
-            rich_help_panel=options.RUN,
-        ),
-    ] = None,
+    epochs: options.Epochs = None,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -96,15 +88,7 @@ def train(
             rich_help_panel=options.RUN,
         ),
     ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SECTION.KEY=VALUE",
-            help="Change any value of the recipe; may be repeated.",
-            rich_help_panel=options.RUN,
-        ),
-    ] = None,
+    assignments: options.Assignments = None,
     devices: options.Devices = None,
     towers: options.Towers = None,
     hybrid: options.Hybrid = False,
@@ -276,11 +260,7 @@ def _recipe(
 
         given = finetune.asked_for(weights) | given
     if going is None:
-        base = recipes.load(name or DEFAULT)
-        if given.get("data.spec", base.data.spec) != base.data.spec:
-            # The recipe's splits are those of its own data set.
-            given = {"data.train_split": None, "data.eval_split": None, **given}
-        return recipes.load(name or DEFAULT, given, assignments)
+        return runs.recipe(name or DEFAULT, given, assignments)
     stored = rundir.read_recipe(going)
     if name is not None and (other := recipes.load(name).name) != stored.name:
         raise ConfigError(

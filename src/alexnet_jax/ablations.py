@@ -22,6 +22,7 @@ from alexnet_jax.table import (
     ResponseNorm,
     Row,
     SpatialNorm,
+    Tanh,
     Weighted,
     trace,
 )
@@ -153,7 +154,7 @@ def _without_layer(network: Network, name: str) -> Network:
             if crossing and isinstance(row, Conv | LocallyConnected | Dense):
                 row = replace(row, reads="both")
             gone = crossing = False
-        if not (gone and isinstance(row, Relu | Dropout)):
+        if not (gone and isinstance(row, Relu | Tanh | Dropout)):
             rows.append(row)
     return replace(network, rows=tuple(rows))
 

@@ -155,7 +155,7 @@ CIFAR10_TOWERS = Network(
         Conv("conv4", 48, kernel=3, pad=1, reads="own", sigma=0.05, bias=0.1),
         MaxPool("pool4"),
         Relu("relu4"),
-        Dense("fc5", 128, reads="both", sigma=0.05, bias=0.1),
+        Dense("fc5", 256, reads="both", sigma=0.05, bias=0.1),
         Relu("relu5"),
         Dropout("drop5"),
         Classifier("fc6", sigma=0.05, bias=0.0),

@@ -22,7 +22,7 @@ from alexnet_jax import recipes, rundir
 from alexnet_jax.config import Recipe
 from alexnet_jax.errors import TrainingError
 from alexnet_jax.events import StepDone
-from alexnet_jax.studies import runs
+from alexnet_jax.studies import measuring, runs
 from alexnet_jax.studies.runs import Trial
 
 TARGET = 0.25
@@ -227,13 +227,8 @@ def epochs_to(target: float, errors: Iterable[float]) -> float | None:
 
 def measure(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     """Return the training errors of a run, and the seconds of its steps."""
-    rows = [row for row in rundir.read_metrics(run_dir) if "loss" in row]
-    seconds, before = 0.0, 0
-    for row in rows:
-        images = (row["step"] - before) * recipe.optimizer.batch_size
-        seconds += images / row["images_per_second"]
-        before = row["step"]
-    return {"errors": epoch_errors(rows), "seconds": seconds}
+    errors = epoch_errors(rundir.read_metrics(run_dir))
+    return {"errors": errors, "seconds": measuring.seconds(recipe, run_dir)}
 
 
 def _trial(recipe: Recipe, activation: Activation, rate: float, seed: int) -> Trial:

@@ -194,16 +194,18 @@ def check_same(trial: Trial, run_dir: Path) -> None:
     Raises:
         ConfigError: names every value that differs.
     """
-    differing = [
-        line
-        for line in recipes.differences(rundir.read_recipe(run_dir), trial.recipe)
-        if line.partition(":")[0] not in _FREE
-    ]
+    differing = differences(rundir.read_recipe(run_dir), trial.recipe)
     if differing:
         raise ConfigError(
             f"{run_dir} is a run of other values: {'; '.join(differing)}; give the "
             "same, or choose another --out"
         )
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """Return how two recipes differ in what comes out; see ``recipes.differences``."""
+    lines = recipes.differences(old, new)
+    return [line for line in lines if line.partition(":")[0] not in _FREE]
 
 
 def _one(
