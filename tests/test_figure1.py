@@ -14,7 +14,7 @@ import pytest
 from alexnet_cli.main import main
 from alexnet_jax import figures, networks, recipes
 from alexnet_jax.errors import ConfigError, TrainingError
-from alexnet_jax.events import StepDone
+from alexnet_jax.events import Started, StepDone
 from alexnet_jax.figures import canvas
 from alexnet_jax.studies import figure1, figure1_page, runs
 from alexnet_jax.studies.figure1 import (
@@ -201,6 +201,8 @@ class Pretended:
             return
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "recipe.toml").write_text(recipes.dump(trial.recipe))
+        begin = Started(run_dir, 0, 80, 80, 10.0, "one", "some", 160, 32, 10, 99)
+        yield runs.Going(trial, begin)
         lines, errors = "", self.errors[name.removesuffix("-seed-0")]
         for epoch, error in enumerate(errors, start=1):
             if error is None:
@@ -372,7 +374,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         return ending.value.code, capsys.readouterr()
 
     code, told = run("--out", "study")
-    assert code == 0
+    assert code == 0, told.err
     assert "tanhs take 1.80 times as many epochs as ReLUs" in " ".join(told.out.split())
     assert "ReLU, rate 0.003, seed 0: 25% after 2.50 of 3 epochs" in told.err
     assert "relu-0.01-seed-0: not a number" in told.err
