@@ -178,7 +178,7 @@ def test_a_seed_that_does_not_come_there_leaves_no_ratio():
         "(the paper: about 6)."
     )
     _, rows = figure1_page.chosen(result)
-    assert rows[1][2:] == ("20.00", "not reached", "not reached")
+    assert rows[1][2:] == ("20.00", "> 2", "-")
     assert rows[2][2:] == ("4.00", "-", "-")
 
 

@@ -130,14 +130,10 @@ def chosen(found: Figure1) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     rows = []
     for activation in ACTIVATIONS:
         curves = found.chosen[activation]
-        mean = found.epochs[activation]
-        each = [_epochs(curve.epochs) for curve in curves]
-        rows.append(
-            (NAMES[activation], f"{curves[0].rate:g}", *each, _epochs(mean)),
-        )
-    ratios = ["-" if ratio is None else f"{ratio:.2f}" for ratio in found.ratios]
-    last = "-" if found.ratio is None else f"{found.ratio:.2f}"
-    rows.append(("tanh / ReLU", "", *ratios, last))
+        each = [*map(_epochs, curves), _number(found.epochs[activation])]
+        rows.append((NAMES[activation], f"{curves[0].rate:g}", *each))
+    ratios = [*map(_number, found.ratios), _number(found.ratio)]
+    rows.append(("tanh / ReLU", "", *ratios))
     return (f"epochs to {TARGET:.0%}", "rate", *seeds, "mean"), rows
 
 
@@ -151,7 +147,7 @@ def grid(found: Figure1) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
                 (
                     NAMES[activation],
                     f"{curve.rate:g}",
-                    "diverged" if curve.diverged else _epochs(curve.epochs),
+                    _epochs(curve),
                     f"{len(curve.errors)}",
                     last,
                 )
@@ -190,8 +186,14 @@ def _records(curves: Sequence[Curve]) -> list[dict[str, Any]]:
     return [{**asdict(curve), "epochs": curve.epochs} for curve in curves]
 
 
-def _epochs(epochs: float | None) -> str:
-    return "not reached" if epochs is None else f"{epochs:.2f}"
+def _epochs(curve: Curve) -> str:
+    if curve.diverged:
+        return "diverged"
+    return _number(curve.epochs) if curve.epochs else f"> {len(curve.errors)}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
