@@ -142,15 +142,16 @@ def first_step(*arguments: str, run_dir: Path, cache: Path) -> float:
 
 def start(folder: Path, rounds: int = 3) -> None:
     """Time starts: without compiled programs, then with them."""
-    tree = folder / "tree"
+    tree, store = folder / "tree", folder / "store"
     make_tree(tree)
     picture = next(tree.rglob("*.jpg"))
+    subprocess.run([*ALEXNET, "prepare", f"folder:{tree}", "--out", store], check=True)
     runs = {
         "digits": ("digits", "--steps", "20"),
         "imagenet, batch 16": (
-            *("imagenet", "--data", f"folder:{tree}"),
+            *("imagenet", "--data", f"prepared:{store}"),
             *("--batch-size", "16", "--steps", "1", "--set", "eval.batch_size=16"),
-            *("--eval-split", "val[:16]"),
+            *("--eval-split", "validation[:16]"),
         ),
     }
     for name, arguments in runs.items():

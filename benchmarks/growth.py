@@ -6,7 +6,7 @@ batch     `code2012` forward and train, 32 to 1,024 images: images/s, peak memor
 records   a made-up store of 10^3 to 10^6 pictures of 16 pixels: seconds to open it, to
           order an epoch and to the first batch; images/s; memory
 cores     JPEGs of 256 pixels to batches, with 1, 2, 4, 8, 16 cores where there are
-long      10,000 batches of 32 pictures of 16 pixels: memory every 500
+long      10,000 batches of 32 JPEGs of 64 pixels: memory every 500
 
 Each point is a process of its own; what DIR/growth.jsonl holds already is not measured
 again. Draws DIR/growth.png (by default beside this script) of all that is there.
@@ -140,7 +140,6 @@ def measure_cores(count: int) -> Point:
 def measure_long(count: int) -> Point:
     from alexnet_jax import bench, data
 
-    # JPEGs of another size than the batch's would be scaled; these are decoded.
     made = bench.pictures(64, 3, 10)
     small = {**options(count), "image_size": 64, "batch_size": 32}
     memory = []
@@ -245,7 +244,7 @@ def draw(found: list[Point], out: Path) -> None:
     records.set(xscale="log", yscale="log", xlabel="records", ylabel="seconds")
     records.legend(frameon=False)
     grown.plot(counts, [p["grown_mib"] for p in own], "o-")
-    grown.set(xscale="log", xlabel="records", ylabel="memory of the open store, MiB")
+    grown.set(xscale="log", xlabel="records", ylabel="memory to open and read it, MiB")
     grown.set_ylim(bottom=0)
     for p in found:
         if p["kind"] == "long":
