@@ -48,6 +48,14 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.fixture
+def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``alexnet train`` end without its page, which takes as long as a short run."""
+    from alexnet_cli import train
+
+    monkeypatch.setattr(train, "_report", lambda *_: None)
+
+
 @pytest.fixture(scope="module")
 def compile_once() -> Iterator[None]:
     """Compile alike runs once in a module.

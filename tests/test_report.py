@@ -2,11 +2,13 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from alexnet_cli.main import main
 from alexnet_jax import (
     checkpoint,
     data,
@@ -284,3 +286,40 @@ def test_many_classes_have_no_table_of_all_pairs(gathered: Gathered):
     assert [truth for truth, _ in words.cells(found)] == list(map(str, range(10)))
     many = dataclasses.replace(found, classes=[f"class {n}" for n in range(21)])
     assert words.cells(many) == []
+
+
+@pytest.fixture
+def alexnet(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in an empty folder on one device; return its end and its words."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ending:
+            main([*map(str, words), "--devices", "1"])
+        assert isinstance(ending.value.code, int)
+        return (ending.value.code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_run_ends_with_its_report_and_can_be_reported_again(
+    alexnet: Callable[..., tuple[int, str, str]], tmp_path: Path
+):
+    code, out, err = alexnet("train", "digits", "--steps", 4)
+    assert code == 0, err
+    page = tmp_path / "runs" / "digits-1" / "report.html"
+    assert "report           runs/digits-1/report.html" in out
+    first = page.read_text()
+    assert "from start to end" in first
+    code, out, err = alexnet("report", "runs/digits-1", "--out", "again.html")
+    assert code == 0, err
+    assert "report  again.html" in out
+    assert "size    1." in out
+    again = Path("again.html").read_text()
+    charts = re.compile(r'"p\d+"|data-chart=.*')  # Bokeh counts on
+    assert charts.sub("", again) == charts.sub("", first)
+    code, out, err = alexnet("report", "runs/digits-1", "--out", "no/page.html")
+    assert code == 1
+    assert "the folder no does not exist; make it first" in err

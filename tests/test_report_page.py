@@ -63,19 +63,24 @@ def page(browser: Browser, file: Path, said: list[str]) -> Iterator[Page]:
     context.close()
 
 
+def tips(page: Page) -> str:
+    """Return what all tooltips say."""
+    return " ".join(page.locator(".tip:not([hidden])").all_inner_texts())
+
+
 def point_at(page: Page, chart: str, across: float) -> str:
     """Point into a chart; return what its tooltip says, once it says something."""
     place = page.locator(chart)
     place.scroll_into_view_if_needed()
     box = place.bounding_box()
     assert box is not None
-    tip, y = page.locator(".bk-Tooltip").first, box["y"] + 0.5 * box["height"]
+    tip, y = page.locator(".tip:not([hidden])").first, box["y"] + 0.5 * box["height"]
     for nudge in range(50):  # until it is drawn it does not answer
         page.mouse.move(box["x"] + across * box["width"] + nudge % 2, y)
         page.wait_for_timeout(50)
         if tip.is_visible():
             break
-    return " ".join(page.locator(".bk-Tooltip").all_inner_texts())
+    return tips(page)
 
 
 def shown(page: Page) -> list[list[bool]]:
@@ -137,9 +142,9 @@ def test_a_finger_gets_the_values_too(browser: Browser, file: Path):
     for _ in range(50):
         page.locator("#chart-losses").tap()
         page.wait_for_timeout(50)
-        if page.locator(".bk-Tooltip").first.is_visible():
+        if page.locator(".tip:not([hidden])").first.is_visible():
             break
-    assert "second, training" in page.locator(".bk-Tooltip").first.inner_text()
+    assert "second, training" in tips(page)
     context.close()
 
 

@@ -135,11 +135,7 @@ def colours(found: Chroma) -> "Figure":
         chart.add_tools(
             HoverTool(
                 renderers=[bars],
-                tooltips=_tip(
-                    COLOURS[tower],
-                    f"tower {tower + 1}",
-                    "@count with @left{0}% to @right{0}% of colour",
-                ),
+                tooltips=f"tower {tower + 1}: @count with @left{{0}}% to @right{{0}}%",
             )
         )
         chart.add_layout(
@@ -169,54 +165,39 @@ def _curves(
     of_training: Callable[[Row], float],
     of_test: Callable[[Row], float],
 ) -> "Figure":
-    """Draw runs: training faint, evaluation with points; all answer to the pointer."""
-    from bokeh.models import DataRange1d, HoverTool
+    """Draw runs: training faint, evaluation with points.
 
-    upwards = DataRange1d(start=0, only_visible=True)
-    chart, answering = _figure(vertical, y_range=upwards), []
+    The page finds by a chart's tag the unit of its values, by a curve's name what to
+    call it, and by its tags whether to show it.
+    """
+    from bokeh.models import CrosshairTool, DataRange1d
+
+    chart = _figure(vertical, y_range=DataRange1d(start=0, only_visible=True))
+    chart.tags = [unit]
+    chart.add_tools(CrosshairTool(dimensions="height", line_color="#888888"))
     for place, run in enumerate(runs):
         for kind, what, rows, value, width, alpha in (
-            ("training", "training", run.trained, of_training, 1.5, 0.45),
             ("evaluation", run.tested, run.evaluated, of_test, 2.5, 1.0),
+            ("training", "training", run.trained, of_training, 1.5, 0.45),
         ):
-            # By its tags the page finds what to hide.
             paint = {"color": colour(place), "tags": [f"run-{place}", kind]}
-            source = {
-                "epoch": [round(row["epoch"], 4) for row in rows],
-                "value": [round(value(row), 5) for row in rows],
-                "colour": [colour(place)] * len(rows),
-            }
             line = chart.line(
                 "epoch",
                 "value",
-                source=source,
+                source={
+                    "epoch": [round(row["epoch"], 4) for row in rows],
+                    "value": [round(value(row), 5) for row in rows],
+                },
                 name=f"{run.name}, {what}",
                 line_width=width,
                 line_alpha=alpha,
                 **paint,
             )
-            answering.append(line)
             if kind == "evaluation":
                 chart.scatter(
                     "epoch", "value", source=line.data_source, size=7, **paint
                 )
-    chart.add_tools(
-        HoverTool(
-            renderers=answering,
-            mode="vline",
-            line_policy="nearest",
-            attachment="horizontal",
-            tooltips=_tip(
-                "@colour", "$name", f"@value{{0.[000]}}{unit} at epoch @epoch{{0.[00]}}"
-            ),
-        )
-    )
     return chart
-
-
-def _tip(colour: str, title: str, text: str) -> str:
-    """Return a tooltip; the page's colours reach into it (``templates/report.css``)."""
-    return f'<div><b style="color:{colour}">&#9679;</b> <b>{title}</b><br>{text}</div>'
 
 
 def _figure(

@@ -4,9 +4,47 @@
 
 // Where a finger has tapped, the charts are told that a mouse is.
 function point(event) {
-  const { clientX, clientY } = event;
-  const there = { clientX, clientY, isPrimary: true, bubbles: true, composed: true };
+  const { clientX, clientY, view } = event;
+  const there = { clientX, clientY, view, isPrimary: true, composed: true };
   event.composedPath()[0].dispatchEvent(new PointerEvent("pointermove", there));
+}
+
+// The place in a rising list that is nearest to a number.
+function nearest(list, number) {
+  let best = 0;
+  for (let at = 1; at < list.length; at++) {
+    if (Math.abs(list[at] - number) <= Math.abs(list[best] - number)) best = at;
+  }
+  return best;
+}
+
+// Says beside the pointer what all curves of a chart are there, in one place.
+function answer(chart, place) {
+  const tip = document.createElement("table");
+  tip.className = "tip";
+  tip.hidden = true;
+  place.append(tip);
+  const [unit] = chart.tags;
+  chart.on_event("mousemove", ({ x, sx }) => {
+    tip.replaceChildren();
+    for (const curve of chart.renderers) {
+      const { epoch, value } = curve.data_source.data;
+      if (!curve.name || !curve.visible || !epoch.length) continue;
+      const at = nearest(epoch, x);
+      const row = tip.insertRow();
+      const dot = document.createElement("i");
+      dot.className = "dot";
+      dot.style.setProperty("--c", curve.glyph.line_color.value);
+      row.insertCell().append(dot, curve.name);
+      row.insertCell().append(`${+value[at].toPrecision(4)}${unit}`);
+      row.insertCell().append(`epoch ${+epoch[at].toFixed(1)}`);
+    }
+    tip.hidden = !tip.rows.length;
+    const left = sx < place.clientWidth / 2;
+    tip.style.left = left ? `${sx + 14}px` : "auto";
+    tip.style.right = left ? "auto" : `${place.clientWidth - sx + 14}px`;
+  });
+  chart.on_event("mouseleave", () => (tip.hidden = true));
 }
 
 (async () => {
@@ -14,7 +52,9 @@ function point(event) {
     const item = JSON.parse(element.textContent);
     const place = document.getElementById(element.dataset.chart);
     await Bokeh.embed.embed_item(item, place);
+    const [chart] = Bokeh.documents.at(-1).roots();
     place.addEventListener("click", point);
+    if (chart.tags.length) answer(chart, place);
   }
   const charts = Bokeh.documents.flatMap((page) => page.roots());
 
