@@ -1,9 +1,9 @@
 """The README's commands and its Python example, run as they stand.
 
 What makes them long or needs data of the user's own is replaced, and only that: runs
-are cut to a few steps and small test batches and end without a page, the bench's repeats to a tenth of a
-second, and DATA, PHOTOS and STORE are folders made here. ImageNet is not at hand, so
-there the command must say what is missing.
+are cut to a few steps and small test batches and end without their page, the bench's
+repeats to a tenth of a second, and DATA, PHOTOS and STORE are folders made here.
+ImageNet is not at hand, so there the command must say what is missing.
 """
 
 import functools

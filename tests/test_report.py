@@ -299,7 +299,8 @@ def alexnet(
         with pytest.raises(SystemExit) as ending:
             main([*map(str, words), "--devices", "1"])
         assert isinstance(ending.value.code, int)
-        return (ending.value.code, *capsys.readouterr())
+        written = capsys.readouterr()
+        return ending.value.code, written.out, written.err
 
     return run
 

@@ -172,16 +172,18 @@ def _run(
         channels=table.channels,
         resize=meta.resize,
     )
-    labels, best, shares, scores = [], [], [], metrics.Scores.empty()
+    labels, best, shares, scores = [], [], [], None
     for batch in evaluate.relabelled(batches, places):
         images = jax.numpy.asarray(steps.put_batch(batch, mesh).images)
         found = jax.device_get(run(loaded.params, loaded.preprocess, images))
-        scores = scores.merge(jax.device_get(score(found, batch.labels, batch.mask)))
+        part = jax.device_get(score(found, batch.labels, batch.mask))
+        scores = part if scores is None else scores.merge(part)
         # A stable order: of classes that tie, the first is named.
         order = np.argsort(-found, axis=1, kind="stable")[:, :TOP]
         labels.append(batch.labels[batch.mask])
         best.append(order[batch.mask])
         shares.append(np.exp(np.take_along_axis(found, order, axis=1))[batch.mask])
+    assert scores is not None  # an empty split is refused
     return (
         np.concatenate(labels),
         np.concatenate(best),
