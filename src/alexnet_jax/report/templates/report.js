@@ -80,7 +80,7 @@ function answer(chart, place) {
     }
     for (const chart of charts) {
       for (const curve of chart.renderers) {
-        curve.visible = !curve.tags.some((tag) => off.has(tag));
+        curve.visible = !curve.glyph.tags.some((tag) => off.has(tag));
       }
     }
   }
