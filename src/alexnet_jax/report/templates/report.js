@@ -48,6 +48,7 @@ function answer(chart, place) {
 }
 
 (async () => {
+  Bokeh.set_log_level("error");
   for (const element of document.querySelectorAll("script[data-chart]")) {
     const item = JSON.parse(element.textContent);
     const place = document.getElementById(element.dataset.chart);
