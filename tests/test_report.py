@@ -321,6 +321,9 @@ def test_a_run_ends_with_its_report_and_can_be_reported_again(
     again = Path("again.html").read_text()
     charts = re.compile(r'"p\d+"|data-chart=.*')  # Bokeh counts on
     assert charts.sub("", again) == charts.sub("", first)
+    code, out, err = alexnet("report", "runs/digits-7")
+    assert code == 1
+    assert "no checkpoint at runs/digits-7: it does not exist" in err
     code, out, err = alexnet("report", "runs/digits-1", "--out", "no/page.html")
     assert code == 1
     assert "the folder no does not exist; make it first" in err

@@ -48,11 +48,13 @@ def report(
       alexnet report runs/digits-1 runs/digits-2 --out report.html
     """
     runtime.set_up()
+    from alexnet_jax import checkpoint
     from alexnet_jax import report as pages
 
     given = paths or [runs.newest()]
+    first, *others = [checkpoint.resolve(path) for path in given]
     if out is None:
-        out = runs.home(given[0]) / NAME if len(given) == 1 else Path(NAME)
+        out = Path(NAME) if others else runs.home(first) / NAME
     out = pages.check_page(out)
     with view.Progress("", quiet=False) as screen:
         found = []
