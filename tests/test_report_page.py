@@ -178,6 +178,10 @@ def test_the_keyboard_reaches_everything(page: Page):
     assert "SUMMARY" in reached  # the numbers as a table, what is folded away
     assert not page.get_by_label("digits-1").first.is_checked()
     assert not all(map(all, shown(page)))
+    assert "DIV" in reached  # the charts, whose values the arrow keys read
+    page.locator("#chart-errors .bk-events").focus()
+    page.keyboard.press("ArrowRight")
+    assert "second, test" in tips(page)
 
 
 @pytest.mark.parametrize("width", [360, 1400])

@@ -18,18 +18,22 @@ function nearest(list, number) {
   return best;
 }
 
-// Says beside the pointer what all curves of a chart are there, in one place.
+// Says what all curves of a chart are where the pointer is, in one place; from one
+// evaluation to the next with the arrow keys.
 function answer(chart, place) {
   const tip = document.createElement("table");
   tip.className = "tip";
   tip.hidden = true;
+  tip.setAttribute("aria-live", "polite");
   place.append(tip);
   const [unit] = chart.tags;
-  chart.on_event("mousemove", ({ x, sx }) => {
+  const curves = () => chart.renderers.filter((curve) => curve.name && curve.visible);
+
+  function say(x) {
     tip.replaceChildren();
-    for (const curve of chart.renderers) {
+    for (const curve of curves()) {
       const { epoch, value } = curve.data_source.data;
-      if (!curve.name || !curve.visible || !epoch.length) continue;
+      if (!epoch.length) continue;
       const at = nearest(epoch, x);
       const row = tip.insertRow();
       const dot = document.createElement("i");
@@ -40,10 +44,26 @@ function answer(chart, place) {
       row.insertCell().append(`epoch ${+epoch[at].toFixed(1)}`);
     }
     tip.hidden = !tip.rows.length;
-    const left = sx < place.clientWidth / 2;
-    tip.style.left = left ? `${sx + 14}px` : "auto";
-    tip.style.right = left ? "auto" : `${place.clientWidth - sx + 14}px`;
+    const { start, end } = chart.x_range;
+    const width = place.clientWidth;
+    const across = ((x - start) / (end - start)) * width;
+    const left = across < width / 2;
+    tip.style.left = left ? `${across + 24}px` : "auto";
+    tip.style.right = left ? "auto" : `${width - across + 24}px`;
+  }
+
+  let here = -1;
+  place.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const tests = curves().filter((curve) => curve.glyph.tags.includes("evaluation"));
+    const epochs = tests.flatMap((curve) => [...curve.data_source.data.epoch]);
+    if (!step || !epochs.length) return;
+    event.preventDefault();
+    const stops = [...new Set(epochs)].sort((one, other) => one - other);
+    here = Math.min(Math.max(here + step, 0), stops.length - 1);
+    say(stops[here]);
   });
+  chart.on_event("mousemove", ({ x }) => say(x));
   chart.on_event("mouseleave", () => (tip.hidden = true));
 }
 
