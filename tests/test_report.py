@@ -162,7 +162,7 @@ def test_the_published_number_stands_beside_the_result(gathered: Gathered):
     published = recipes.Published(top1_error=0.26, views=10, source="a cfg")
     run = dataclasses.replace(gathered, published=published)
     html = page.render([run])
-    assert "26.0%" in html
+    assert "26%" in html
     assert "a cfg" in html
     told = " ".join(words.remarks(run))
     assert "published number is for ten views averaged" in told

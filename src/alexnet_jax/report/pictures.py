@@ -31,7 +31,9 @@ def embed(pixels: Pixels) -> str:
     return _address(image, False)
 
 
-def grid(pictures: Sequence[Pixels], columns: int) -> Pixels:
+def grid(
+    pictures: Sequence[Pixels], columns: int
+) -> UInt8[np.ndarray, "lines across 4"]:
     """Lay pictures out in lines, a clear pixel apart.
 
     Args:
@@ -39,7 +41,7 @@ def grid(pictures: Sequence[Pixels], columns: int) -> Pixels:
         columns: in a line.
 
     Returns:
-        ``u8[H, W, 4]``.
+        ``u8[H, W, 4]``, the last of them opacity.
     """
     height, width = pictures[0].shape[:2]
     columns = min(columns, len(pictures))
@@ -81,7 +83,7 @@ def _address(image: Image.Image, lossless: bool) -> str:
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _fitted(pixels: Pixels) -> Pixels:
+def _fitted(pixels: Pixels) -> UInt8[np.ndarray, "lines across colours"]:
     if len(pixels) <= PATCH:
         return pixels
     image = _image(pixels).resize((PATCH, PATCH), Image.Resampling.LANCZOS)
