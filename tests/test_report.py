@@ -266,7 +266,7 @@ def test_shares_in_words(share: float, said: str):
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(26.4, "26 s"), (100, "1 min 40 s"), (7260, "2 h 1 min")],
+    [(26.4, "26 s"), (100.0, "1 min 40 s"), (7260.0, "2 h 1 min")],
 )
 def test_durations_in_words(seconds: float, said: str):
     assert words.duration(seconds) == said
