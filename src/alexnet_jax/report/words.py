@@ -280,8 +280,9 @@ def devices(run: Gathered) -> str:
     """Return what a run was computed on, in a word or two."""
     for line in reversed(run.sessions):
         if line["event"] == "began":
-            cores = f", {line['cores']} cores" if "cpu" in line["devices"] else ""
-            return line["devices"] + cores
+            if "cpu" not in line["devices"]:
+                return line["devices"]
+            return f"{line['processor']}, {line['cores']} cores"
     return "machine not recorded"
 
 
