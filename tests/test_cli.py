@@ -65,7 +65,7 @@ def fails(ran: Ran, *words: str) -> None:
 VERBS = (
     *("train", "eval", "predict", "prepare", "describe", "recipes", "doctor"),
     "mesh",
-    *("activations", "features", "filters", "units", "neighbors"),
+    *("activations", "features", "filters", "units", "neighbors", "report"),
 )
 
 

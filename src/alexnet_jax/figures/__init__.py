@@ -3,11 +3,12 @@
 from alexnet_jax.figures.answers import Predicted, Shown, neighbors, predictions
 from alexnet_jax.figures.canvas import check_picture
 from alexnet_jax.figures.curves import learning_curves
-from alexnet_jax.figures.kernels import chroma, filters
+from alexnet_jax.figures.kernels import Chroma, chroma, filters
 from alexnet_jax.figures.patches import Unit, units
 from alexnet_jax.figures.samples import write_samples
 
 __all__ = [
+    "Chroma",
     "Predicted",
     "Shown",
     "Unit",
