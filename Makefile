@@ -4,6 +4,9 @@ PYTHON ?= python3
 EXTRA ?=
 WORKERS ?= 2
 UV ?= uv
+PEER ?= $(BIN)/python
+TFPEER ?= $(PEER)
+RATES := benchmarks/results
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -68,9 +71,16 @@ format: $(DEV)  ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: setup  ## measure images a second on this machine, and compare meshes
-	$(BIN)/alexnet bench
+# Both sides of a comparison are processes that take turns. PEER and TFPEER are
+# interpreters that have torch and tensorflow; what they have not is left out.
+bench: setup  ## measure this machine's rates, beside PEER=python (torch) and TFPEER=python
+	@mkdir -p $(RATES)
+	$(BIN)/alexnet bench --out $(RATES)/rates.jsonl
 	$(BIN)/alexnet bench --scaling
+	$(BIN)/python benchmarks/input.py --torch-python $(PEER) --tensorflow-python $(TFPEER) --json $(RATES)/input.json
+	$(BIN)/python benchmarks/steps.py --peer-python $(PEER) --json $(RATES)/steps.json \
+		--peer "own channels_last compiled" --peer "banded channels_last compiled"
+	@echo "The measurements are in $(RATES) too."
 
 build: setup  ## build the wheel into dist/
 	$(BIN)/hatchling build --target wheel

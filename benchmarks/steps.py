@@ -1,6 +1,7 @@
 """A step of `code2012` here and in PyTorch, in turn, as a ratio.
 
     python benchmarks/steps.py [--mode forward] [--peer-python PYTHON]
+    python benchmarks/steps.py --batch-size 1024 --precision bf16 --steps 20  # on a GPU
 
 Each side is a process of its own that waits for its turn: ours, then the peer, five
 times, so that a busy neighbour slows both. A line a peer: median seconds a step of
@@ -11,15 +12,14 @@ extra `peers`); by default it is this one. `--json FILE` keeps every single time
 
 import argparse
 import json
-import os
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+
+from turns import Worker, has
 
 HERE = Path(__file__).parent
 
@@ -36,6 +36,9 @@ PEERS = {  # what a user of PyTorch would try, then the norm written by hand
         *("--channels-last", "--compile"),
     ),
 }
+
+# Both sides share a GPU's memory; JAX would take most of it beforehand.
+SHARE_MEMORY = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 # Without these glibc gives a step's memory back to the system and asks for it anew.
 KEEP_MEMORY = {
@@ -54,41 +57,8 @@ FLOP = {
 }
 
 
-class Worker:
-    """A process that does a step when it is told to, and says how long it took."""
-
-    def __init__(self, command: list[str], env: dict[str, str] | None = None) -> None:
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **(env or {})},
-        )
-        assert self.read() == "ready"
-
-    def read(self) -> str:
-        assert self.process.stdout
-        line = self.process.stdout.readline().strip()
-        if not line:
-            sys.exit(f"a worker ended: {self.process.args}")
-        return line
-
-    def step(self) -> list[float]:
-        assert self.process.stdin
-        print("go", file=self.process.stdin, flush=True)
-        return [float(number) for number in self.read().split()]
-
-    def finish(self) -> dict:
-        assert self.process.stdin
-        self.process.stdin.close()
-        last = json.loads(self.read())
-        self.process.wait()
-        return last
-
-
-def work(mode: Literal["train", "forward"], batch_size: int) -> None:
-    """Be our side: a step and a matrix product each time a line comes."""
+def work(args: argparse.Namespace) -> None:
+    """Be our side: a few steps and a matrix product each time a line comes."""
     from alexnet_cli import runtime
 
     runtime.ask_for_huge_pages()
@@ -98,26 +68,36 @@ def work(mode: Literal["train", "forward"], batch_size: int) -> None:
 
     from alexnet_jax import bench
 
-    step = bench.stepper("code2012", mode, batch_size=batch_size)
+    step = bench.stepper(
+        "code2012", args.mode, batch_size=args.batch_size, precision=args.precision
+    )
     step(2)
+    device = jax.devices()[0]
+    side = 2048 if device.platform == "cpu" else 8192
     product = jax.jit(jnp.matmul)
-    square = jnp.ones((2048, 2048))
+    dtype = jnp.bfloat16 if args.precision == "bf16" else jnp.float32
+    square = jnp.ones((side, side), dtype)
     product(square, square).block_until_ready()
     print("ready", flush=True)
     for _ in sys.stdin:
         began = time.perf_counter()
-        step(1)
-        seconds = time.perf_counter() - began
+        step(args.steps)
+        seconds = (time.perf_counter() - began) / args.steps
         began = time.perf_counter()
         product(square, square).block_until_ready()
-        print(seconds, 2 * 2048**3 / (time.perf_counter() - began), flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"peak_gib": peak / 2**20, "jax": version("jax")}))
+        print(seconds, 2 * side**3 / (time.perf_counter() - began), flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = (device.memory_stats() or {}).get("peak_bytes_in_use", peak)
+    last = {"peak_gib": peak / 2**30, "jax": version("jax")}
+    print(json.dumps({**last, "device": device.device_kind}))
 
 
 def compare(name: str, args: argparse.Namespace) -> dict:
     common = ["--mode", args.mode, "--batch-size", str(args.batch_size)]
-    ours = Worker([sys.executable, str(HERE / "steps.py"), "--worker", *common])
+    common += ["--steps", str(args.steps), "--precision", args.precision]
+    ours = Worker(
+        [sys.executable, str(HERE / "steps.py"), "--worker", *common], SHARE_MEMORY
+    )
     script = str(HERE / "torch_alexnet.py")
     peer = Worker([args.peer_python, script, *common, *PEERS[name]], KEEP_MEMORY)
     mine, products, theirs = [], [], []
@@ -144,8 +124,8 @@ def compare(name: str, args: argparse.Namespace) -> dict:
     }
     print(
         f"{args.mode} {args.batch_size}, {name}: {found['ratio']:.2f}x "
-        f"({median:.2f} s [{min(mine):.2f} to {max(mine):.2f}] against "
-        f"{peer_median:.2f} s [{min(theirs):.2f} to {max(theirs):.2f}], n = "
+        f"({median:.3g} s [{min(mine):.3g} to {max(mine):.3g}] against "
+        f"{peer_median:.3g} s [{min(theirs):.3g} to {max(theirs):.3g}], n = "
         f"{args.rounds}); {found['share_of_matmul']:.0%} of the matrix-product rate; "
         f"{last['peak_gib']:.2f} GiB against {peer_last['peak_gib']:.2f}",
         flush=True,
@@ -159,6 +139,8 @@ def main() -> None:
     )
     parser.add_argument("--mode", choices=tuple(FLOP), default="train")
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
+    parser.add_argument("--steps", type=int, default=1, help="a turn; 20 on a GPU")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--peer", choices=tuple(PEERS), action="append")
@@ -166,10 +148,14 @@ def main() -> None:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        work(args.mode, args.batch_size)
+        work(args)
+        return
+    if not has(args.peer_python, "torch"):
+        print(f"a step beside PyTorch: left out, {args.peer_python} has no torch")
         return
     found = [compare(name, args) for name in args.peer or PEERS]
     if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(found, indent=1))
 
 

@@ -110,6 +110,8 @@ def main() -> None:
     )
     parser.add_argument("--mode", choices=("train", "forward"), default="train")
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
+    parser.add_argument("--steps", type=int, default=1, help="a turn")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--norm", choices=("own", "banded"), default="own")
     parser.add_argument("--channels-last", action="store_true")
@@ -119,11 +121,15 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
-    net = network(args.norm).to(memory_format=layout)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_float32_matmul_precision("highest" if args.precision == "f32" else "high")
+    cast = torch.autocast(device.type, torch.bfloat16, args.precision == "bf16")
+    net = network(args.norm).to(device, memory_format=layout)
     net.train(args.mode == "train")
     run = torch.compile(net) if args.compile else net
-    images = torch.randn(args.batch_size, 3, 227, 227).to(memory_format=layout)
-    labels = torch.randint(0, 1000, (args.batch_size,))
+    images = torch.randn(args.batch_size, 3, 227, 227)
+    images = images.to(device, memory_format=layout)
+    labels = torch.randint(0, 1000, (args.batch_size,), device=device)
     weights = [p for p in net.parameters() if p.ndim > 1]
     biases = [p for p in net.parameters() if p.ndim == 1]
     rule = torch.optim.SGD(
@@ -137,23 +143,34 @@ def main() -> None:
 
     def train() -> None:
         rule.zero_grad(set_to_none=True)
-        F.cross_entropy(run(images), labels).backward()
+        with cast:
+            loss = F.cross_entropy(run(images), labels)
+        loss.backward()
         rule.step()
 
     def forward() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), cast:
             F.log_softmax(run(images), 1)
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
     step = train if args.mode == "train" else forward
     for _ in range(2):
         step()
+    wait()
     print("ready", flush=True)
     for _ in sys.stdin:
         began = time.perf_counter()
-        step()
-        print(time.perf_counter() - began, flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"peak_gib": peak / 2**20, "torch": torch.__version__}))
+        for _ in range(args.steps):
+            step()
+        wait()
+        print((time.perf_counter() - began) / args.steps, flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    print(json.dumps({"peak_gib": peak / 2**30, "torch": torch.__version__}))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,14 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.fixture
+def unreported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``alexnet train`` only name its page: making it takes as long as a run."""
+    from alexnet_cli import report, train
+
+    monkeypatch.setattr(train, "_report", lambda done, *_: done.run_dir / report.NAME)
+
+
 @pytest.fixture(scope="module")
 def compile_once() -> Iterator[None]:
     """Compile alike runs once in a module.

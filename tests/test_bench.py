@@ -1,8 +1,13 @@
 """Rates: what is counted, and how the figures of one measurement hang together."""
 
+import functools
+import json
+
 import jax
+import numpy as np
 import pytest
 
+from alexnet_cli.main import main
 from alexnet_jax import bench
 from alexnet_jax.networks import network
 
@@ -34,3 +39,30 @@ def test_a_measurement(mode):
         work = bench.flops(network("digits"), mode)
         share = found.images_per_second * work / found.matmul_flops
         assert found.share_of_matmul == pytest.approx(share)
+
+
+def test_the_peak_is_of_the_measurement_and_not_of_what_came_before():
+    mesh = bench.make_mesh(network("digits"), devices=1)
+    held = np.ones(2**25)  # 256 MiB
+    assert bench._peak_memory(mesh) > held.nbytes
+    with_it = bench._peak_memory(mesh)
+    del held
+    bench._forget_peak()
+    assert bench._peak_memory(mesh) < with_it - 2**27
+
+
+def test_the_command_keeps_what_json_prints(tmp_path, capsys, monkeypatch):
+    short = functools.partial(bench.measure, repeats=2, seconds=0.01)
+    monkeypatch.setattr(bench, "measure", short)
+    out = tmp_path / "rates.jsonl"
+    words = ["bench", "--network", "digits", "--mode", "input", "--batch-size", "8"]
+    with pytest.raises(SystemExit) as ending:
+        main([*words, "--json", "--out", str(out)])
+    assert ending.value.code == 0
+    assert out.read_text() == capsys.readouterr().out
+    assert json.loads(out.read_text())["mode"] == "input"
+    with pytest.raises(SystemExit) as ending:
+        main([*words, "--out", str(tmp_path)])
+    assert ending.value.code == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "cannot be written: Is a directory; choose another file" in said

@@ -65,7 +65,8 @@ def fails(ran: Ran, *words: str) -> None:
 VERBS = (
     *("train", "eval", "predict", "prepare", "describe", "recipes", "doctor"),
     "mesh",
-    *("activations", "features", "filters", "units", "neighbors", "reproduce"),
+    *("activations", "features", "filters", "units", "neighbors"),
+    *("report", "ablate", "reproduce"),
 )
 
 

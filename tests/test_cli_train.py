@@ -49,6 +49,7 @@ def train(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
+    unreported: None,
 ) -> Train:
     """Run ``alexnet train`` on one device in this process, in an empty folder."""
     from alexnet_cli.main import main

@@ -166,3 +166,20 @@ def test_bfloat16_stays_and_its_gradient_is_summed_in_float32(monkeypatch):
     assert y.dtype == dx.dtype == dkernel.dtype == jnp.bfloat16
     assert float(dkernel[0, 0, 0, 0]) == 3472
     np.testing.assert_array_equal(np.asarray(dx, np.float32), 1)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7, 4), (6, 4)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_a_bias_is_added_and_its_gradient_is_the_sum(shape, dtype):
+    rng = np.random.default_rng(0)
+    y, bias, dy = (
+        jnp.asarray(rng.integers(-8, 9, s), dtype) for s in (shape, shape[-1:], shape)
+    )
+    out, pull = jax.vjp(convolution.shift, y, bias)
+    np.testing.assert_array_equal(out, y + bias)
+    own, dbias = pull(dy)
+    np.testing.assert_array_equal(own, dy)
+    assert dbias.dtype == dtype
+    # Small integers: exact in any order, and in float32 before the last rounding.
+    total = np.asarray(dy, np.float64).reshape(-1, shape[-1]).sum(0)
+    np.testing.assert_array_equal(dbias, jnp.asarray(total, dtype))

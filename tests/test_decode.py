@@ -97,6 +97,32 @@ def test_a_turned_jpeg_of_the_right_size_is_turned_too():
     np.testing.assert_array_equal(turned, np.rot90(plain, -1))
 
 
+def test_the_turn_is_found_behind_other_segments():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = picture(32, 32)
+    jpeg = encoded(stored, "JPEG", exif=exif)
+    # A comment that holds what ends the header and what begins the pixels.
+    comment = b"\xff\xda\0\x0cExif \xff\xd9"
+    segment = b"\xff\xfe" + (2 + len(comment)).to_bytes(2) + comment
+    late = jpeg[:2] + segment + jpeg[2:]
+    np.testing.assert_array_equal(decode(late, 32, 3), decode(jpeg, 32, 3))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP"])
+def test_pixels_go_where_they_are_wanted(form):
+    batch = np.full((3, 32, 32, 3), 7, np.uint8)
+    for size in (32, 40):  # of the right size, and scaled
+        file = encoded(picture(size, size), form)
+        given = decode(file, 32, 3, out=batch[1])
+        assert np.shares_memory(given, batch)
+        np.testing.assert_array_equal(batch[1], decode(file, 32, 3))
+    pixels = np.asarray(picture(32, 32))
+    decode(pixels, 32, 3, out=batch[1])
+    np.testing.assert_array_equal(batch[1], pixels)
+    assert (batch[::2] == 7).all()
+
+
 def test_both_ways_of_decoding_a_jpeg_agree():
     for options in ({}, {"quality": 60, "subsampling": 0}, {"progressive": True}):
         file = encoded(picture(32, 32), "JPEG", **options)

@@ -1,9 +1,9 @@
 """The README's commands and its Python example, run as they stand.
 
 What makes them long or needs data of the user's own is replaced, and only that: runs
-are cut to a few steps and small test batches, the bench's repeats to a tenth of a
-second, and DATA, PHOTOS and STORE are folders made here. ImageNet is not at hand, so
-there the command must say what is missing.
+are cut to a few steps and small test batches and end without their page, the bench's
+repeats to a tenth of a second, and DATA, PHOTOS and STORE are folders made here.
+ImageNet is not at hand, so there the command must say what is missing.
 """
 
 import functools
@@ -68,6 +68,7 @@ def run(
     machine: Callable[[int], None],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    unreported: None,
 ) -> Callable[..., tuple[int, str]]:
     """Carry out a command in this process; return its exit code and its stderr."""
     short = functools.partial(bench.measure, seconds=0.1)

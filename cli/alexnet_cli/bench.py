@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from alexnet_cli import options, runtime, view
+from alexnet_jax.errors import ConfigError
 
 Mode = Literal["train", "forward", "input", "end-to-end"]
 
@@ -40,6 +43,14 @@ def bench(
             help="Compare 1, 2, 4 and 8 devices; virtual ones where there is no GPU.",
         ),
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write there, too, what --json prints.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -49,19 +60,24 @@ def bench(
 
     Examples:
       alexnet bench
+      alexnet bench --out bench.jsonl
       alexnet bench --scaling
       alexnet bench --network code2012 --mode train --batch-size 128 --json
     """
     runtime.set_up()
+    if scaling and out is not None:
+        raise typer.BadParameter("--out keeps rates; --scaling has --json")
     if scaling:
         _compare_meshes(network, as_json)
         return
+    if out is not None:
+        _save(out, [])  # what is wrong is said now, not after the measurements
     from alexnet_jax import bench as rates
 
     networks = [network] if network else ["digits", "code2012"]
     modes: tuple[Mode, ...] = (mode,) if mode else rates.MODES
     plan: list[tuple[str, Mode]] = [(name, each) for name in networks for each in modes]
-    found = []
+    found, lines = [], []
     with view.Progress("measuring", quiet=as_json) as screen:
         for number, (name, each) in enumerate(plan):
             screen.advance(number, len(plan), f"{name}, {each}")
@@ -74,8 +90,11 @@ def bench(
                 towers=towers,
             )
             found.append(measured)
+            lines.append(json.dumps(dataclasses.asdict(measured)))
             if as_json:
-                print(json.dumps(dataclasses.asdict(measured)), flush=True)
+                print(lines[-1], flush=True)
+            if out is not None:
+                _save(out, lines)
     if as_json:
         return
     rows = [
@@ -99,6 +118,20 @@ def bench(
         f"median of {last.n} repeats, {last.precision}; a product of matrices runs at "
         f"{last.matmul_flops / 1e9:,.0f} GFLOP/s; {last.device}; {packages}"
     )
+
+
+def _save(out: Path, lines: Sequence[str]) -> None:
+    """Write the measurements so far.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    try:
+        out.write_text("".join(f"{line}\n" for line in lines))
+    except OSError as error:
+        raise ConfigError(
+            f"--out {out}: cannot be written: {error.strerror}; choose another file"
+        ) from None
 
 
 def _compare_meshes(network: str | None, as_json: bool) -> None:

@@ -24,6 +24,7 @@ from alexnet_cli.neighbors import neighbors
 from alexnet_cli.predict import predict
 from alexnet_cli.prepare import prepare
 from alexnet_cli.recipes import recipes
+from alexnet_cli.report import report
 from alexnet_cli.reproduce import reproduce
 from alexnet_cli.train import train
 from alexnet_cli.units import units
@@ -52,6 +53,7 @@ app.command(cls=Verb)(features)
 app.command(cls=Verb)(filters)
 app.command(cls=Verb)(units)
 app.command(cls=Verb)(neighbors)
+app.command(cls=Verb)(report)
 app.command(cls=Verb)(ablate)
 app.command(cls=Verb)(reproduce)
 

@@ -1,4 +1,4 @@
-"""``alexnet train``: carry a run from a recipe to its pictures, and on after a stop."""
+"""``alexnet train``: carry a run from a recipe to its report, and on after a stop."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alexnet_cli import interrupt, options, runs, runtime, view, watch
+from alexnet_cli import interrupt, options, report, runs, runtime, view, watch
 from alexnet_jax.errors import AlexNetError
 
 if TYPE_CHECKING:
@@ -193,6 +193,7 @@ def train(
                 **machine,
             )
             finished = _follow(events, screen, stop, as_json)
+            page = _report(finished, screen, devices, towers)
         except (KeyboardInterrupt, AlexNetError) as error:
             screen.stop()
             raise _ended(error, where, stop, again) from error
@@ -201,7 +202,7 @@ def train(
         view.note(_go_on(finished.run_dir, again))
         raise typer.Exit(stop.exit_code)
     if not as_json:
-        _show_result(finished)
+        _show_result(finished, page)
 
 
 def _go_on(where: Path, options: Mapping[str, int | str | None]) -> str:
@@ -307,6 +308,34 @@ def _follow(
     raise RuntimeError("the run ended without a word")
 
 
+def _report(
+    finished: "Finished",
+    screen: "view.Training",
+    devices: int | None,
+    towers: int | None,
+) -> Path | None:
+    """Write the page about a run that has come to its end; return it if there is one.
+
+    Of several processes none does: the checkpoint lies over the devices of all, and
+    the command can write it later from one.
+    """
+    from alexnet_jax import hosts
+    from alexnet_jax import report as pages
+    from alexnet_jax.events import Advice
+
+    page = finished.run_dir / report.NAME
+    if finished.interrupted or hosts.count() > 1:
+        return None
+    if finished.already:
+        return page if page.exists() else None
+    screen.phase = "writing the report"
+    try:
+        return pages.write([report.look(finished.run_dir, devices, towers)], page)
+    except AlexNetError as error:  # the run itself is safe, and has been told so
+        screen.advice(Advice(f"no report: {error}"))
+        return None
+
+
 def _record(event: "Event | Planned") -> dict[str, Any]:
     """Return an event as JSON's values; a result's keys are among the event's own."""
     from alexnet_jax.evaluate import Result
@@ -355,7 +384,7 @@ def _show_plan(
         view.warn("the checkpoints do not fit on the disk; free some or use run.keep=1")
 
 
-def _show_result(finished: "Finished") -> None:
+def _show_result(finished: "Finished", page: Path | None) -> None:
     run, found = view.short(finished.run_dir), finished.result
     if finished.already:
         view.answer(f"{run} is finished: step {finished.step:,}; nothing to do")
@@ -371,6 +400,8 @@ def _show_result(finished: "Finished") -> None:
     rows += [
         (path.stem.replace("-", " "), view.short(path)) for path in finished.pictures
     ]
+    if page is not None:
+        rows.append(("report", view.short(page)))
     view.answer(view.pairs(rows))
     if finished.already:
         return
@@ -378,5 +409,7 @@ def _show_result(finished: "Finished") -> None:
     if finished.samples:
         sample = shlex.quote(view.short(finished.samples[0]))
         tries.insert(0, f"alexnet predict {sample} --ckpt {shlex.quote(run)}")
+    if page is None:
+        tries.append(f"alexnet report {shlex.quote(run)}")
     tries.append(f"tensorboard --logdir {shlex.quote(str(Path(run).parent))}")
     view.answer(view.commands("\nNext", tries))

@@ -156,29 +156,24 @@ def _draw(
     traced = excitement.traced(table, layer)
     field, maps = traced.field, traced.outputs[-1]
     shown, records = [], []
-    for row, unit in enumerate(best.units):
-        patches, found = [], []
-        for value, index, place in zip(
-            best.values[row], best.images[row], best.places[row], strict=True
-        ):
-            if index < 0:
-                continue
-            record = source[int(index)]
-            pixels = excitement.view(loaded, source, int(index))
-            patches.append(excitement.cut(pixels, field, *map(int, place)))
-            found.append(
-                {
-                    "image": record.id,
-                    "index": int(index),
-                    "label": names[record.label],
-                    "value": float(value),
-                    "top": field.first + field.stride * int(place[0]),
-                    "left": field.first + field.stride * int(place[1]),
-                }
-            )
+    cut = excitement.patches(loaded, source, layer, best)
+    for unit, patches in zip(best.units, cut, strict=True):
+        found = [
+            {
+                "image": patch.image,
+                "index": patch.index,
+                "label": names[patch.label],
+                "value": patch.value,
+                "top": patch.top,
+                "left": patch.left,
+            }
+            for patch in patches
+        ]
         name, many = Counter(patch["label"] for patch in found).most_common(1)[0]
         remark = f"{many} of {len(found)}: {name}" if 2 * many > len(found) else ""
-        shown.append(figures.Unit(f"unit {unit}", remark, patches))
+        shown.append(
+            figures.Unit(f"unit {unit}", remark, [patch.pixels for patch in patches])
+        )
         tower = 1 + unit * table.towers // maps
         records.append({"unit": unit, "tower": tower, "patches": found})
     caption = f"best of {source.name}"

@@ -5,6 +5,7 @@ measurement needs no data set. Every figure is the median of several repeats, ea
 long enough to time; comparisons belong in one run, side by side.
 """
 
+import contextlib
 import io
 import itertools
 import resource
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Literal
 
 import jax
@@ -67,7 +69,8 @@ class Measurement:
             of large matrices of this precision, the most a network could reach.
         share_of_matmul: what the network's own operations come to, as a share of
             that; None for ``input``, which computes nothing.
-        peak_memory: bytes, the most so far: of the process on CPU, else of a device.
+        peak_memory: bytes, the most during this measurement: of the process on CPU
+            (on macOS: since it began), else of a device since the process began.
     """
 
     mode: Mode
@@ -163,6 +166,7 @@ def measure(
     """
     planned = _plan(network, batch_size, precision, devices, towers)
     mesh = planned.mesh
+    _forget_peak()
     began = time.perf_counter()
     step = _stepper(planned, mode)
     step(1)
@@ -220,10 +224,20 @@ def _matmul_flops(mesh: Mesh, precision: Literal["f32", "bf16"]) -> float:
     return 2 * side**3 / min(seconds) * (1 if cpu else mesh.size)
 
 
+def _forget_peak() -> None:
+    """Let Linux count the most memory of this process from now on."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak_memory(mesh: Mesh) -> int:
     statistics_of = mesh.devices.flat[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics_of:
         return statistics_of["peak_bytes_in_use"]
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes
 

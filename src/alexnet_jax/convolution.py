@@ -22,6 +22,7 @@ from alexnet_jax.table import Rounding, conv_size
 Maps = Float[Array, "batch height width inputs"]
 Kernel = Float[Array, "size size inputs outputs"]
 Out = Float[Array, "batch out_height out_width outputs"]
+Rows = Float[Array, "... outputs"]
 
 PATCH_BYTES = 4 << 20
 """Patches made at a time: about what a core's cache holds (measured 1 to 8 MB)."""
@@ -145,9 +146,9 @@ def kernel_gradient(
         # A matrix: of more axes XLA would make a transposed copy for the product.
         return jnp.concatenate(parts, axis=-1).reshape(-1, blocks**2 * depth)
 
-    def add(total: Array, pairs: tuple[Array, Array]) -> tuple[Array, None]:
+    def add(total: Array, some: tuple[Maps, Out]) -> tuple[Array, None]:
         # XLA copies patches with one thread, but two heaps of them at the same time.
-        for images, gradients in zip(*pairs, strict=True):
+        for images, gradients in zip(*(jnp.split(a, heaps) for a in some), strict=True):
             total += lax.dot_general(
                 patches(images),
                 gradients.reshape(-1, outputs),
@@ -163,10 +164,45 @@ def kernel_gradient(
         add,
         zero,
         (
-            x.reshape(-1, heaps, chunk, *x.shape[1:]),
-            dy.reshape(-1, heaps, chunk, *dy.shape[1:]),
+            x.reshape(-1, heaps * chunk, *x.shape[1:]),
+            dy.reshape(-1, heaps * chunk, *dy.shape[1:]),
         ),
     )
     total = total.reshape(blocks, blocks, stride, stride, inputs, outputs)
     total = total.swapaxes(1, 2).reshape(*(blocks * stride,) * 2, inputs, outputs)
     return total[:window, :window].astype(kernel.dtype)
+
+
+@jax.custom_vjp
+def shift(y: Rows, bias: Float[Array, " outputs"]) -> Rows:
+    """Add a bias to every pixel.
+
+    Inside ``shard_map`` both arguments must vary over the same mesh axes.
+
+    Args:
+        y: ``[..., O]``.
+        bias: ``[O]``, of the same dtype.
+    """
+    return y + bias
+
+
+def _shift_forward(y: Rows, bias: Float[Array, " outputs"]):
+    return y + bias, None
+
+
+def _shift_backward(_: None, dy: Rows):
+    flat = dy.reshape(-1, dy.shape[-1])
+    wide = jnp.promote_types(dy.dtype, jnp.float32)
+
+    def product(flat: Array) -> Array:
+        ones = jnp.ones_like(flat, shape=(1, len(flat)))
+        return lax.dot(ones, flat, preferred_element_type=wide)[0]
+
+    # XLA's CPU backend sums over images and pixels with one thread.
+    dbias = lax.platform_dependent(
+        flat, cpu=product, default=lambda flat: flat.sum(0, dtype=wide)
+    )
+    return dy, dbias.astype(dy.dtype)
+
+
+shift.defvjp(_shift_forward, _shift_backward)

@@ -25,7 +25,7 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
-from alexnet_jax.convolution import conv
+from alexnet_jax.convolution import conv, shift
 from alexnet_jax.locally_connected import local
 from alexnet_jax.normalization import response_norm, spatial_norm
 from alexnet_jax.pooling import avg_pool, max_pool
@@ -130,7 +130,7 @@ class AlexNet(nnx.Module):
                             pooled = True
                         biases = jnp.split(bias, len(kernels), axis=-1)
                         xs = [
-                            _weigh(row, x, own) + b
+                            _weigh(row, x, own, b)
                             for x, own, b in zip(xs, kernels, biases, strict=True)
                         ]
                         split = True
@@ -183,10 +183,10 @@ class AlexNet(nnx.Module):
                 yield from ((row,) for row in rows)
 
     def _local(self, name: str, dtype: DTypeLike) -> tuple[Array, Array]:
-        """Return this device's kernel, varying over 'data', and bias of a layer."""
+        """Return this device's kernel and bias of a layer, varying over 'data'."""
         kernel = self.weights[name]["kernel"][...].astype(dtype)
         bias = self.weights[name]["bias"][...].astype(dtype)
-        return vary(kernel), bias
+        return vary(kernel), vary(bias)
 
 
 def vary(x: Array) -> Array:
@@ -287,13 +287,16 @@ def _passes(rows: list[Plain], towers: int) -> tuple[Callable[[Array], Array], .
     return tuple(partial(run, group) for group in groups)
 
 
-def _weigh(row: Conv | LocallyConnected | Dense, x: Array, kernel: Array) -> Array:
+def _weigh(
+    row: Conv | LocallyConnected | Dense, x: Array, kernel: Array, bias: Array
+) -> Array:
     match row:
         case Conv():
-            return conv(x, kernel, row.stride, row.pad, row.rounding)
-        case LocallyConnected():
-            return local(x, kernel, row.stride, row.pad)
-    return x.reshape(x.shape[0], -1) @ kernel
+            x = conv(x, kernel, row.stride, row.pad, row.rounding)
+            return shift(x, bias)
+        case LocallyConnected():  # each place has a bias of its own
+            return local(x, kernel, row.stride, row.pad) + bias
+    return x.reshape(x.shape[0], -1) @ kernel + bias
 
 
 def graph(network: Network, classes: int) -> nnx.GraphDef:

@@ -1,7 +1,8 @@
 """A run's directory: recipe, metrics, TensorBoard events; one writer at a time.
 
-``recipe.toml`` (enough to repeat the run), ``metrics.jsonl``, ``tensorboard/``,
-``checkpoints/``, ``figures/`` and ``samples/``.
+``recipe.toml`` (enough to repeat the run), ``metrics.jsonl``, ``sessions.jsonl`` (on
+which machine, and how long), ``tensorboard/``, ``checkpoints/``, ``figures/``,
+``samples/``, and the command's ``report.html``.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,20 @@ class RunDir:
                 f"then continue with --resume --run-dir {self.path}"
             ) from error
 
+    def write_session(self, record: Mapping[str, Any]) -> None:
+        """Add a line to ``sessions.jsonl``: a start or an end, and on which machine.
+
+        Raises:
+            CheckpointError: the disk is full.
+        """
+        try:
+            with open(self.path / "sessions.jsonl", "a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write to {self.path}: {error.strerror}; free some space"
+            ) from error
+
     def _write_tensorboard(self, event: StepDone | Evaluated) -> None:
         if self._tensorboard is None:
             from tensorboardX import SummaryWriter
@@ -233,6 +248,9 @@ class Onlooker(RunDir):
 
     def write(self, event: StepDone | Evaluated) -> None:
         """Leave the rows to process 0."""
+
+    def write_session(self, record: Mapping[str, Any]) -> None:
+        """Leave the line to process 0."""
 
 
 def open_run(path: Path, recipe: Recipe, *, resume: bool) -> RunDir:
@@ -299,7 +317,19 @@ def _rows(event: StepDone | Evaluated) -> list[dict[str, Any]]:
 
 def read_metrics(run_dir: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a run's ``metrics.jsonl``; a last line cut off is left out."""
-    path = run_dir / "metrics.jsonl"
+    return _read_lines(run_dir / "metrics.jsonl")
+
+
+def read_sessions(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a run's ``sessions.jsonl``; runs of old have none.
+
+    A line has ``event``, ``began`` or ``ended``, and ``step``; the first kind also
+    ``mesh`` and what ``machine.facts`` says, the second ``seconds``.
+    """
+    return _read_lines(run_dir / "sessions.jsonl")
+
+
+def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     with open(path) as file:

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import data, figures, finetune, hosts, optim, rundir, steps
+from alexnet_jax import data, figures, finetune, hosts, machine, optim, rundir, steps
 from alexnet_jax.augment import Preprocess
 from alexnet_jax.checkpoint import Checkpoints, Meta, read_meta
 from alexnet_jax.checkpoint import load as load_checkpoint
@@ -147,6 +147,9 @@ def _fit(
         classes=job.classes,
         parameters=job.parameters,
     )
+    run.write_session(
+        {"event": "began", "step": step, "mesh": job.devices, **machine.facts()}
+    )
 
     tested_at = step if evaluated else None
     saved_at = step if step else None
@@ -234,11 +237,13 @@ def _fit(
         drawn = _draw(job, run, state)
     if not stopping and hosts.leader():
         samples = figures.write_samples(pictures, run.path / "samples")
+    seconds = time.monotonic() - began
+    run.write_session({"event": "ended", "step": step, "seconds": round(seconds, 2)})
     yield Finished(
         run_dir=run.path,
         step=step,
         result=evaluated,
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         pictures=drawn,
         samples=samples,
         interrupted=stopping,

@@ -50,6 +50,28 @@ class Best:
 
 
 @dataclass(frozen=True)
+class Patch:
+    """What a unit saw of one picture.
+
+    Attributes:
+        pixels: see ``cut``.
+        image: name of the picture.
+        index: its place in the split.
+        label: its true class, by the split's number.
+        value: what the unit says.
+        top, left: of the unit's field in the picture; may lie outside.
+    """
+
+    pixels: UInt8[np.ndarray, "height width colours"]
+    image: str
+    index: int
+    label: int
+    value: float
+    top: int
+    left: int
+
+
+@dataclass(frozen=True)
 class Seen:
     """The best so far.
 
@@ -213,6 +235,48 @@ def _merged(
         np.take_along_axis(all_images, order, axis=1),
         np.take_along_axis(all_places, order[..., None], axis=1),
     )
+
+
+def patches(
+    loaded: Loaded, source: Source, layer: str, best: Best
+) -> list[list[Patch]]:
+    """Cut out what excites units, the best first.
+
+    Args:
+        loaded: see ``checkpoint.load``.
+        source: the split that was looked through.
+        layer: of the units.
+        best: what was found.
+
+    Returns:
+        Of each unit at most ``PATCHES``, fewer where the split has fewer pictures.
+
+    Raises:
+        ImageError: a picture cannot be read.
+    """
+    field = traced(find_network(loaded.meta.network), layer).field
+    found = []
+    for row in range(len(best.units)):
+        found.append([])
+        for value, index, place in zip(
+            best.values[row], best.images[row], best.places[row], strict=True
+        ):
+            if index < 0:
+                continue
+            record = source[int(index)]
+            line, column = map(int, place)
+            found[-1].append(
+                Patch(
+                    cut(view(loaded, source, int(index)), field, line, column),
+                    record.id,
+                    int(index),
+                    record.label,
+                    float(value),
+                    field.first + field.stride * line,
+                    field.first + field.stride * column,
+                )
+            )
+    return found
 
 
 def cut(

@@ -193,11 +193,14 @@ class _Empty:
         with self._lock:
             if step not in self._open:
                 chosen = self._indices(step)
+                # Empty, not zeros: NumPy asks for huge pages then, and nothing is
+                # written twice.
                 batch = Batch(
-                    images=np.zeros((self.batch_size, *self.square), np.uint8),
+                    images=np.empty((self.batch_size, *self.square), np.uint8),
                     labels=np.zeros(self.batch_size, np.int32),
                     mask=np.arange(self.batch_size) < len(chosen),
                 )
+                batch.images[len(chosen) :] = 0
                 self._open[step] = batch, chosen
             return self._open[step]
 
@@ -221,7 +224,7 @@ def _from_threads(
         batch, chosen = empty.get(step)
         for row in range(part * rows, min((part + 1) * rows, len(chosen))):
             record = source[int(chosen[row])]
-            batch.images[row] = decode_record(record, image_size, channels, resize)
+            decode_record(record, image_size, channels, resize, batch.images[row])
             batch.labels[row] = record.label
         return item
 

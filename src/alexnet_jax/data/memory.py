@@ -84,7 +84,7 @@ def in_memory(
     def fill(indices: range) -> None:
         for index in indices:
             record = source[index]
-            images[index] = decode_record(record, image_size, channels, resize)
+            decode_record(record, image_size, channels, resize, images[index])
             labels[index] = record.label
             ids[index] = record.id
 
@@ -93,7 +93,11 @@ def in_memory(
 
 
 def decode_record(
-    record: Record, image_size: int, channels: int, resize: Resize = "crop"
+    record: Record,
+    image_size: int,
+    channels: int,
+    resize: Resize = "crop",
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Decode a record's picture; errors name the record.
 
@@ -102,6 +106,7 @@ def decode_record(
         image_size: side of the result in pixels.
         channels: 1 or 3.
         resize: see `decode`.
+        out: see `decode`.
 
     Returns:
         ``u8[image_size, image_size, channels]``.
@@ -110,7 +115,7 @@ def decode_record(
         ImageError: it cannot be decoded; the message starts with the record's id.
     """
     try:
-        return decode(record.image, image_size, channels, resize)
+        return decode(record.image, image_size, channels, resize, out)
     except ImageError as error:
         raise ImageError(f"{record.id}: {error}") from None
 

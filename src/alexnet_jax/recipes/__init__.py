@@ -10,16 +10,34 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import ValidationError
 
 from alexnet_jax import data
-from alexnet_jax.config import PlateauSchedule, Recipe, StepsSchedule
+from alexnet_jax.config import Config, PlateauSchedule, Recipe, StepsSchedule
 from alexnet_jax.errors import ConfigError
 from alexnet_jax.networks import network as find_network
+from alexnet_jax.recipes.sources import Published, Sources, sources
 from alexnet_jax.table import trace
+
+__all__ = [
+    "Published",
+    "Sources",
+    "check",
+    "differences",
+    "dump",
+    "flat",
+    "load",
+    "names",
+    "override",
+    "published",
+    "sources",
+    "text",
+]
+
+C = TypeVar("C", bound=Config)
 
 
 def names() -> list[str]:
@@ -65,14 +83,23 @@ def load(
     Raises:
         ConfigError: an unknown recipe, key or name, or a combination that cannot run.
     """
-    try:
-        values = tomllib.loads(text(name))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"recipe {name} is not TOML: {error}") from error
+    values, _ = _parts(name)
     return override(
         {"name": Path(name).stem, **values},
         {**dict(overrides or {}), **dict(map(_parse, assignments))},
     )
+
+
+def published(name: str) -> Published | None:
+    """Return what others reached with a recipe, where that is known.
+
+    Args:
+        name: see ``load``.
+
+    Raises:
+        ConfigError: an unknown recipe, or its section ``published`` cannot be.
+    """
+    return _parts(name)[1]
 
 
 def override(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Recipe:
@@ -86,7 +113,7 @@ def override(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> Recipe:
             if not isinstance(place, dict):
                 raise ConfigError(f"{key}: {section} is not a section of a recipe")
         place[last] = value
-    return check(_validate(values))
+    return check(_validate(Recipe, values))
 
 
 def dump(recipe: Recipe) -> str:
@@ -164,6 +191,18 @@ def check(recipe: Recipe) -> Recipe:
     return recipe
 
 
+def _parts(name: str) -> tuple[dict[str, Any], Published | None]:
+    """Return the values of a recipe's file, and what was published of it."""
+    try:
+        values = tomllib.loads(text(name))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"recipe {name} is not TOML: {error}") from error
+    found = values.pop("published", None)
+    if found is not None:
+        found = _validate(Published, found, "published")
+    return values, found
+
+
 def _parse(assignment: str) -> tuple[str, Any]:
     key, equals, value = assignment.partition("=")
     key, value = key.strip(), value.strip()
@@ -175,12 +214,12 @@ def _parse(assignment: str) -> tuple[str, Any]:
         return key, value  # a bare word is text
 
 
-def _validate(values: Mapping[str, Any]) -> Recipe:
+def _validate(model: type[C], values: Mapping[str, Any], section: str = "") -> C:
     try:
-        return Recipe.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = [str(part) for part in first["loc"]]
+        place = [part for part in (section, *map(str, first["loc"])) if part]
         if place[0] == "schedule" and len(place) > 1:
             del place[1]  # the kind of schedule, which pydantic puts there
         given, reason = f" {first['input']!r}", first["msg"]
