@@ -1,10 +1,12 @@
-"""Convolution with a kernel gradient that is quick on CPU.
+"""Convolution in the form that is quickest on the machine at hand.
 
-XLA's CPU backend computes the gradient of a convolution's kernel as a convolution
-with a window as large as the picture, at a fraction of the speed of its forward pass.
-There it is a sum over a few images at a time of patches' transpose times the output's
-gradient, one matrix product each: the patches stay in the cache. Other backends keep
-XLA's own.
+On CPU a convolution waits for its multiplications, and Winograd's filtering, where it
+can be had, needs fewer of them (see ``winograd``). And XLA's CPU backend computes the
+gradient of a kernel as a convolution with a window as large as the picture, at a
+fraction of the speed of its forward pass: here it is a sum over a few images at a time
+of patches' transpose times the output's gradient, one matrix product each, so that the
+patches stay in the cache. Other backends keep XLA's own. This is the one place that
+chooses.
 """
 
 from functools import partial
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from alexnet_jax import winograd
 from alexnet_jax.table import Rounding, conv_size
 
 Maps = Float[Array, "batch height width inputs"]
@@ -48,6 +51,7 @@ def _high_pad(size: int, window: int, stride: int, pad: int, rounding: Rounding)
 
 
 def _plain(x: Maps, kernel: Kernel, stride: int, pad: int, rounding: Rounding) -> Out:
+    """Convolve as XLA does."""
     high = _high_pad(x.shape[1], kernel.shape[0], stride, pad, rounding)
     return lax.conv_general_dilated(
         x,
@@ -58,28 +62,45 @@ def _plain(x: Maps, kernel: Kernel, stride: int, pad: int, rounding: Rounding) -
     )
 
 
-_conv = jax.custom_vjp(_plain, nondiff_argnums=(2, 3, 4))
+def _winograd(x: Maps, kernel: Kernel, stride: int, pad: int) -> bool:
+    known = isinstance(x.shape[0], int)  # an exported function may leave it open
+    return known and winograd.pays(kernel, stride, pad)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv(x: Maps, kernel: Kernel, stride: int, pad: int, rounding: Rounding) -> Out:
+    plain = partial(_plain, stride=stride, pad=pad, rounding=rounding)
+    if not _winograd(x, kernel, stride, pad):
+        return plain(x, kernel)
+    return lax.platform_dependent(
+        x, kernel, cpu=partial(winograd.conv, pad=pad), default=plain
+    )
 
 
 def _forward(x: Maps, kernel: Kernel, stride: int, pad: int, rounding: Rounding):
-    return _plain(x, kernel, stride, pad, rounding), (x, kernel)
+    return _conv(x, kernel, stride, pad, rounding), (x, kernel)
 
 
 def _backward(
     stride: int, pad: int, rounding: Rounding, saved: tuple[Maps, Kernel], dy: Out
 ):
     x, kernel = saved
-    (dx,) = jax.vjp(lambda x: _plain(x, kernel, stride, pad, rounding), x)[1](dy)
-    dkernel = lax.platform_dependent(
-        x,
-        kernel,
-        dy,
-        cpu=partial(kernel_gradient, stride=stride, pad=pad),
-        default=lambda x, kernel, dy: jax.vjp(
-            lambda kernel: _plain(x, kernel, stride, pad, rounding), kernel
-        )[1](dy)[0],
-    )
-    return dx, dkernel
+
+    def as_xla_does(x: Maps, kernel: Kernel, dy: Out):
+        plain = partial(_plain, stride=stride, pad=pad, rounding=rounding)
+        return jax.vjp(plain, x, kernel)[1](dy)
+
+    def by_winograd(x: Maps, kernel: Kernel, dy: Out):
+        turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        dx = winograd.conv(dy, turned, len(kernel) - 1 - pad)
+        return dx, winograd.kernel_gradient(x, kernel, dy, pad)
+
+    def by_patches(x: Maps, kernel: Kernel, dy: Out):
+        dx, _ = as_xla_does(x, kernel, dy)
+        return dx, kernel_gradient(x, kernel, dy, stride=stride, pad=pad)
+
+    on_cpu = by_winograd if _winograd(x, kernel, stride, pad) else by_patches
+    return lax.platform_dependent(x, kernel, dy, cpu=on_cpu, default=as_xla_does)
 
 
 _conv.defvjp(_forward, _backward)

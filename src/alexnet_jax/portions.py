@@ -38,15 +38,30 @@ def in_portions(rows: Rows, x: Images) -> Made:
     return _run(x, rows)
 
 
+def divide(images: int, image_bytes: int, budget: int) -> int:
+    """Return how many images are taken at a time: a divisor of all of them.
+
+    Args:
+        images: of the batch.
+        image_bytes: what one takes.
+        budget: bytes that a portion may take; one image always may.
+    """
+    most = max(1, budget // image_bytes)
+    return max(n for n in range(1, images + 1) if images % n == 0 and n <= most)
+
+
 def _portion(x: Images) -> int:
-    """Return how many images are taken at a time: a divisor of the batch."""
-    most = max(1, PORTION_BYTES // (x.nbytes // len(x)))
-    return max(n for n in range(1, len(x) + 1) if len(x) % n == 0 and n <= most)
+    return divide(len(x), x.nbytes // len(x), PORTION_BYTES)
 
 
-def _map(body: Callable[..., Made], *arrays: Images) -> Made:
-    """Apply ``body`` to a few images of each array at a time, and to their turn."""
-    portion = _portion(arrays[0])
+def map_portions(body: Callable[..., Made], portion: int, *arrays: Images) -> Made:
+    """Return what ``body`` makes of all images, ``portion`` of them at a time.
+
+    Args:
+        body: a function of the portion's turn and of its images in each array.
+        portion: see ``divide``.
+        arrays: of as many images each.
+    """
     count = len(arrays[0]) // portion
 
     def one(turn: Int[Array, ""], some: tuple[Images, ...]):
@@ -57,7 +72,7 @@ def _map(body: Callable[..., Made], *arrays: Images) -> Made:
     return out.reshape(-1, *out.shape[2:])
 
 
-def _alone(function: Callable[..., Made], turn: Array, *arrays: Images) -> Made:
+def alone(function: Callable[..., Made], turn: Array, *arrays: Images) -> Made:
     """Return ``function(*arrays)`` from a kernel of its own.
 
     XLA would fuse it with what comes after: into the copying of the result to its
@@ -82,9 +97,9 @@ def _pull(row: Row, x: Images, dy: Made) -> Images:
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _run(x: Images, rows: Rows) -> Made:
     def body(turn: Array, x: Images) -> Made:
-        return reduce(lambda x, row: _alone(row, turn, x), rows, x)
+        return reduce(lambda x, row: alone(row, turn, x), rows, x)
 
-    return _map(body, x)
+    return map_portions(body, _portion(x), x)
 
 
 def _forward(x: Images, rows: Rows):
@@ -95,12 +110,12 @@ def _backward(rows: Rows, x: Images, dy: Made):
     def body(turn: Array, x: Images, dy: Made) -> Images:
         inputs = [x]
         for row in rows[:-1]:
-            inputs.append(_alone(row, turn, inputs[-1]))
+            inputs.append(alone(row, turn, inputs[-1]))
         for row, own in zip(reversed(rows), reversed(inputs), strict=True):
-            dy = _alone(partial(_pull, row), turn, own, dy)
+            dy = alone(partial(_pull, row), turn, own, dy)
         return dy
 
-    return (_map(body, x, dy),)
+    return (map_portions(body, _portion(x), x, dy),)
 
 
 _run.defvjp(_forward, _backward)
