@@ -77,17 +77,16 @@ def alone(function: Callable[..., Made], turn: Array, *arrays: Images) -> Made:
 
     XLA would fuse it with what comes after: into the copying of the result to its
     place, which it does with one thread, or into a pool, which would do a norm anew
-    for each window. It does not fuse across the border of a loop; this one runs once.
+    for each window. It does not fuse across the border of a branch; this one is always
+    taken.
     """
-    once = jnp.minimum(turn + 1, 1)  # a constant would be seen through
     made = jax.eval_shape(function, *arrays)
-    start = jnp.int32(0), jnp.zeros_like(arrays[0], made.dtype, shape=made.shape)
-    _, out = lax.while_loop(
-        lambda loop: loop[0] < once,
-        lambda loop: (loop[0] + 1, function(*arrays)),
-        start,
-    )
-    return out
+
+    def never(*arrays: Images) -> Made:
+        return jnp.zeros_like(arrays[0], made.dtype, shape=made.shape)
+
+    # Of a turn that XLA knew it would see through the question.
+    return lax.cond(turn >= 0, function, never, *arrays)
 
 
 def _pull(row: Row, x: Images, dy: Made) -> Images:

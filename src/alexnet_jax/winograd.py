@@ -140,7 +140,8 @@ def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
         x, dy = some
         dy = jnp.pad(dy, ((0, 0), (0, shape.spare), (0, 0), (0, 0)))
         dy = dy.reshape(len(x), shape.tiles, -1, shape.width, features)
-        flows = _add(shape.sums.results.T, jnp.moveaxis(dy, 2, 0))
+        rows = [dy[:, :, i] for i in range(dy.shape[2])]
+        flows = _add(shape.sums.results.T, rows)
         return [
             total
             + lax.dot_general(
