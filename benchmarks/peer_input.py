@@ -5,7 +5,8 @@ by simplejpeg, else by Pillow), a DataLoader with a worker process a core, other
 its defaults. ``tensorflow``: file names shuffled, read and decoded by a parallel map
 (AUTOTUNE), batched, two batches prefetched (AUTOTUNE would hold more than is timed).
 ``tfrecord``: the same from records, with a shuffle buffer of 1,024. tf.io.decode_jpeg
-has its default DCT, libjpeg's fast, less exact one. Needs torch or tensorflow only.
+is asked for libjpeg's exact DCT, as the other sides use; its default may be the fast,
+less exact one. Needs torch or tensorflow only.
 """
 
 import argparse
@@ -103,7 +104,9 @@ def tensorflow_batches(
         dataset = dataset.shuffle(len(files)).repeat()
 
         def decode_file(path, label):
-            picture = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
+            picture = tf.io.decode_jpeg(
+                tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE"
+            )
             return tf.ensure_shape(picture, (SIDE, SIDE, 3)), label
 
         decode = decode_file
@@ -134,7 +137,9 @@ def tensorflow_batches(
 
         def decode_record(serialized):
             example = tf.io.parse_single_example(serialized, wanted)
-            picture = tf.io.decode_jpeg(example["image"], channels=3)
+            picture = tf.io.decode_jpeg(
+                example["image"], channels=3, dct_method="INTEGER_ACCURATE"
+            )
             return tf.ensure_shape(picture, (SIDE, SIDE, 3)), example["label"]
 
         decode = decode_record
