@@ -277,14 +277,14 @@ def test_a_path_that_leads_nowhere(written, tmp_path):
     for gone in (tmp_path / "gone", written / "4", written / "checkpoints" / "4"):
         assert failure(checkpoint.resolve, gone) == (
             f"no checkpoint at {gone}: it does not exist; "
-            "--ckpt takes a run directory or a step inside one"
+            "give a run directory or a step inside one"
         )
     (tmp_path / "checkpoints").mkdir()
     file = tmp_path / "file"
     file.touch()
     for empty in (tmp_path, file):
         assert failure(checkpoint.resolve, empty) == (
-            f"no checkpoint in {empty}; --ckpt takes a run directory, a step inside "
+            f"no checkpoint in {empty}; give a run directory, a step inside "
             "one, or imported weights"
         )
 

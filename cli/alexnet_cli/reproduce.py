@@ -43,15 +43,7 @@ def reproduce(
             rich_help_panel=options.RUN,
         ),
     ] = 3,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SECTION.KEY=VALUE",
-            help="Change any value of the recipe figure1; may be repeated.",
-            rich_help_panel=options.RUN,
-        ),
-    ] = None,
+    assignments: options.Assignments = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:

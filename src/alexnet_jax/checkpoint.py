@@ -356,10 +356,10 @@ def resolve(path: str | Path) -> Path:
     if not path.exists():
         raise CheckpointError(
             f"no checkpoint at {path}: it does not exist; "
-            "--ckpt takes a run directory or a step inside one"
+            "give a run directory or a step inside one"
         )
     raise CheckpointError(
-        f"no checkpoint in {path}; --ckpt takes a run directory, a step inside one, "
+        f"no checkpoint in {path}; give a run directory, a step inside one, "
         "or imported weights"
     )
 

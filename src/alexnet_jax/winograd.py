@@ -42,7 +42,13 @@ numbers and their inverses, so that little precision is lost."""
 
 
 def pays(kernel: Kernel, stride: int, pad: int) -> bool:
-    """Tell whether a convolution can be done so, and gains by it on CPU."""
+    """Tell whether a convolution can be done so, and gains by it on CPU.
+
+    Args:
+        kernel: ``[k, k, I, O]``, of any dtype; only float32 gains.
+        stride: pixels from one window to the next.
+        pad: pixels of zeros on each side.
+    """
     taps, _, inputs, features = kernel.shape
     return (
         (stride == 1 and taps in OUTPUTS and pad < taps)
@@ -97,9 +103,12 @@ def conv(x: Maps, kernel: Kernel, pad: int) -> Out:
     """Convolve with stride 1 and zero padding.
 
     Args:
-        x: ``[B, H, W, I]``.
-        kernel: ``[k, k, I, O]``, k among ``OUTPUTS``.
+        x: ``f32[B, H, W, I]``.
+        kernel: ``f32[k, k, I, O]``; see ``pays``.
         pad: pixels of zeros on each side.
+
+    Returns:
+        ``f32[B, H + 2 pad - k + 1, W + 2 pad - k + 1, O]``.
     """
     taps, _, _, features = kernel.shape
     shape = _Shape.of(x, taps, pad)
@@ -110,12 +119,12 @@ def conv(x: Maps, kernel: Kernel, pad: int) -> Out:
         products = [
             lax.conv_general_dilated(
                 pixels,
-                taps[None],
+                rows[None],
                 (1, 1),
                 ((0, 0), (0, 0)),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
-            for pixels, taps in zip(shape.pixels(x), filters, strict=True)
+            for pixels, rows in zip(shape.pixels(x), filters, strict=True)
         ]
         results = jnp.stack(_add(shape.sums.results, products), axis=2)
         return results.reshape(len(x), -1, shape.width, features)[:, : shape.height]
@@ -129,8 +138,11 @@ def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
     Args:
         x: as in ``conv``.
         kernel: only its shape and dtype matter.
-        dy: the output's gradient, ``[B, H', W', O]``.
+        dy: the output's gradient, ``f32[B, H', W', O]``.
         pad: as in ``conv``.
+
+    Returns:
+        ``f32[k, k, I, O]``.
     """
     taps, _, inputs, features = kernel.shape
     shape = _Shape.of(x, taps, pad)
