@@ -43,7 +43,7 @@ train: setup  ## train on the built-in digits, evaluate, predict one held-out pi
 	echo "$(BIN)/alexnet predict $$picture"; \
 	$(BIN)/alexnet predict "$$picture"; \
 	echo; \
-	echo "The run is in $$run: checkpoints, metrics.jsonl, figures."; \
+	echo "The run is in $$run: checkpoints, metrics.jsonl, figures; open report.html in it."; \
 	echo "Next:"; \
 	echo "  source $(BIN)/activate"; \
 	echo "  alexnet predict PICTURE...        # your own handwriting"; \
