@@ -7,8 +7,9 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
-from alexnet_jax import convolution
-from alexnet_jax.convolution import conv, kernel_gradient
+from alexnet_jax import convolution, patches
+from alexnet_jax.convolution import conv
+from alexnet_jax.patches import kernel_gradient
 
 CASES = [  # side, kernel, stride, pad; ceiling rule
     (14, 5, 4, 0),  # the last window hangs 3 pixels over, as net 145's first layer
@@ -121,7 +122,7 @@ def test_the_floor_rule_drops_the_window_that_hangs_over(side, pad):
 def test_the_kernels_gradient_is_the_same_in_any_portions(
     monkeypatch, batch, patch_bytes
 ):
-    monkeypatch.setattr(convolution, "PATCH_BYTES", patch_bytes)
+    monkeypatch.setattr(patches, "PATCH_BYTES", patch_bytes)
     x, kernel = map(jnp.asarray, arrays(5, 5, batch=batch))
     dy = jnp.asarray(np.random.default_rng(1).normal(size=(batch, 5, 5, 4)), x.dtype)
 
@@ -153,7 +154,7 @@ def test_gradients_in_float64_are_those_of_small_steps(case):
 def test_bfloat16_stays_and_its_gradient_is_summed_in_float32(monkeypatch):
     # 12 images of 17 x 17 ones, one by one: each adds 289, which bfloat16 would round
     # to 288. The sum is rounded once: 12 * 289 = 3468 to 3472, not to 12 * 288 = 3456.
-    monkeypatch.setattr(convolution, "PATCH_BYTES", 1)
+    monkeypatch.setattr(patches, "PATCH_BYTES", 1)
     x = jnp.ones((12, 17, 17, 1), jnp.bfloat16)
     kernel = jnp.ones((1, 1, 1, 1), jnp.bfloat16)
 

@@ -21,6 +21,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from alexnet_jax.patches import Products
 from alexnet_jax.portions import divide, map_portions
 
 Maps = Float[Array, "batch height width inputs"]
@@ -146,7 +147,7 @@ def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
     """
     taps, _, inputs, features = kernel.shape
     shape = _Shape.of(x, taps, pad)
-    products = len(shape.sums.pixels)
+    products = Products(taps * inputs, features)
 
     def add(totals: list[Array], some: tuple[Maps, Out]) -> tuple[list[Array], None]:
         x, dy = some
@@ -155,19 +156,18 @@ def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
         rows = [dy[:, :, i] for i in range(dy.shape[2])]
         flows = _add(shape.sums.results.T, rows)
         return [
-            total
-            + lax.dot_general(
+            products.add(
+                total,
                 _windows(pixels, taps, shape.width),
                 flow.reshape(-1, features),
-                (((0,), (0,)), ((), ())),
             )
             for total, pixels, flow in zip(totals, shape.pixels(x), flows, strict=True)
         ], None
 
-    # Made from the kernel so that inside shard_map it varies over the same axes.
-    zero = jnp.zeros_like(kernel, shape=(taps * inputs, features))
+    nothing = products.nothing(kernel, kernel.dtype)
     own, flows = (a.reshape(-1, shape.portion, *a.shape[1:]) for a in (x, dy))
-    totals, _ = lax.scan(add, [zero] * products, (own, flows))
+    totals, _ = lax.scan(add, [nothing] * len(shape.sums.pixels), (own, flows))
+    totals = [products.result(total) for total in totals]
     totals = [total.reshape(taps, inputs, features) for total in totals]
     return jnp.stack(_add(shape.sums.taps.T, totals))
 
