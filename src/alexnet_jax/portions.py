@@ -72,6 +72,22 @@ def map_portions(body: Callable[..., Made], portion: int, *arrays: Images) -> Ma
     return out.reshape(-1, *out.shape[2:])
 
 
+def over_portions(body: Callable[..., Images], portion: int, x: Images, *more: Images):
+    """Return what ``body`` makes of all images, each portion in the place of ``x``'s.
+
+    It is as ``map_portions`` where the result has the shape of ``x``, without room of
+    its own, which XLA would first fill with zeros.
+    """
+
+    def one(turn: Int[Array, ""], x: Images) -> Images:
+        some = [
+            lax.dynamic_slice_in_dim(a, turn * portion, portion) for a in (x, *more)
+        ]
+        return lax.dynamic_update_slice_in_dim(x, body(turn, *some), turn * portion, 0)
+
+    return lax.fori_loop(0, len(x) // portion, one, x)
+
+
 def alone(function: Callable[..., Made], turn: Array, *arrays: Images) -> Made:
     """Return ``function(*arrays)`` from a kernel of its own.
 
@@ -114,7 +130,7 @@ def _backward(rows: Rows, x: Images, dy: Made):
             dy = alone(partial(_pull, row), turn, own, dy)
         return dy
 
-    return (map_portions(body, _portion(x), x, dy),)
+    return (over_portions(body, _portion(x), x, dy),)
 
 
 _run.defvjp(_forward, _backward)
