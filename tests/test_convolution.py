@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
-from alexnet_jax import convolution, patches
+from alexnet_jax import blocks, convolution, patches, winograd
 from alexnet_jax.convolution import conv
 from alexnet_jax.patches import kernel_gradient
 
@@ -92,6 +92,33 @@ def test_convolution_and_its_gradients(case):
         assert far(gradient, wanted) < 1e-6
 
 
+@pytest.mark.parametrize(("side", "pad"), [(31, 0), (33, 0), (30, 2)])
+@pytest.mark.parametrize("rounding", ["ceil", "floor"])
+def test_net_145s_first_layer_is_one_of_3_x_3_blocks(side, pad, rounding):
+    x, kernel = arrays(side, 11, inputs=3, outputs=32)
+    taken = blocks.kernel(jnp.asarray(kernel), 4)
+    assert taken.shape == (3, 3, 48, 32)
+    assert winograd.pays(taken)
+    y, gradients = with_gradients(
+        lambda x, k, stride, pad: conv(x, k, stride, pad, rounding), x, kernel, 4, pad
+    )
+    out = (side + 2 * pad - 11) // 4 + 1 if rounding == "floor" else y.shape[1]
+    wanted, expected = with_gradients(
+        lambda x, k, stride, pad: xla(x, k, stride, pad)[:, :out, :out],
+        *(x, kernel, 4, pad),
+    )
+    assert y.shape == wanted.shape
+    for actual, right in zip((y, *gradients), (wanted, *expected), strict=True):
+        assert far(actual, right) < 3e-6
+
+
+@pytest.mark.parametrize(("stride", "window"), [(4, 11), (2, 3), (3, 3), (1, 2)])
+def test_a_kernel_in_blocks_and_back(stride, window):
+    kernel = jnp.asarray(arrays(9, window)[1])
+    undone = blocks.undo(blocks.kernel(kernel, stride), stride, window)
+    np.testing.assert_array_equal(undone, kernel)
+
+
 @pytest.mark.parametrize(("side", "pad"), [(9, 0), (13, 2)])
 def test_the_floor_rule_drops_the_window_that_hangs_over(side, pad):
     # As torchvision's first layer: 224 + 2 * 2 - 11 = 54 * 4 + 1. Here one and three
@@ -129,7 +156,7 @@ def test_the_kernels_gradient_is_the_same_in_any_portions(
     @jax.jit
     def both(x, kernel, dy):
         (expected,) = jax.vjp(lambda k: xla(x, k, 1, 2), kernel)[1](dy)
-        return kernel_gradient(x, kernel, dy, stride=1, pad=2), expected
+        return kernel_gradient(x, kernel, dy, 2), expected
 
     gradient, expected = both(x, kernel, dy)
     assert far(gradient, expected) < 1e-6

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from alexnet_jax import winograd
+from alexnet_jax import blocks, winograd
 from alexnet_jax.convolution import conv
 from alexnet_jax.networks import network
 from alexnet_jax.table import Conv, trace
@@ -19,7 +19,7 @@ CASES = [  # images, side, taps, pad; channels in and out
 ]
 
 
-@pytest.mark.parametrize(("taps", "outputs"), winograd.OUTPUTS.items())
+@pytest.mark.parametrize(("taps", "outputs"), [(3, 4), (3, 2), (5, 3)])
 def test_the_sums_slide_a_filter_over_a_tile(taps, outputs):
     rng = np.random.default_rng(taps)
     tile = rng.integers(-9, 10, outputs + taps - 1).astype(float)
@@ -79,7 +79,7 @@ def test_the_result_and_both_gradients(case, portion, monkeypatch):
     monkeypatch.setattr(winograd, "PORTION_BYTES", portion)
     pad = case[3]
     x, kernel, dy = arrays(*case)
-    assert winograd.pays(kernel, 1, pad)
+    assert winograd.pays(kernel)
     y, pull = jax.vjp(lambda x, kernel: conv(x, kernel, 1, pad), x, kernel)
     for actual, expected in zip(
         (y, *pull(dy)), reference(x, kernel, dy, pad), strict=True
@@ -88,29 +88,44 @@ def test_the_result_and_both_gradients(case, portion, monkeypatch):
         assert far(np.asarray(actual), expected) < 1e-5
 
 
-def test_the_multiplications_are_fewer():
-    x, kernel, _ = arrays(*CASES[0])
+@pytest.mark.parametrize(
+    ("case", "fewer"),
+    [
+        # 3 x 5 products of a column become 7.
+        ((2, 27, 5, 2, 48, 64), 15 / 7),
+        # 8 results of 9 products each become 24.
+        ((2, 12, 3, 1, 32, 32), 3.0),
+        # 13 x 13 results are cut of 16 x 14.
+        ((2, 13, 3, 1, 32, 32), 3.0 * (13 * 13) / (16 * 14)),
+    ],
+    ids=str,
+)
+def test_the_multiplications_are_fewer(case, fewer):
+    pad = case[3]
+    x, kernel, _ = arrays(*case)
     flops = []
     for function in (
-        lambda x, kernel: winograd.conv(x, kernel, 2),
+        lambda x, kernel: winograd.conv(x, kernel, pad),
         lambda x, kernel: jax.lax.conv_general_dilated(
-            *(x, kernel, (1, 1), ((2, 2), (2, 2))),
+            *(x, kernel, (1, 1), ((pad, pad), (pad, pad))),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         ),
     ):
         jaxpr = jax.make_jaxpr(function)(x, kernel)
         flops.append(_multiplications(jaxpr.jaxpr))
     ours, plain = flops
-    assert plain / ours == pytest.approx(15 / 7)  # 3 x 5 products become 7
+    assert plain / ours == pytest.approx(fewer)
 
 
 def _multiplications(jaxpr):
-    """Count those of all convolutions, over all turns of a loop."""
+    """Count those of convolutions and matrix products, over all turns of a loop."""
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "conv_general_dilated":
             window = equation.invars[1].aval.shape
             total += equation.outvars[0].aval.size * np.prod(window[:3])
+        if equation.primitive.name == "dot_general":
+            total += equation.outvars[0].aval.size * equation.invars[1].aval.shape[0]
         if equation.primitive.name == "scan":
             turns, inner = equation.params["length"], equation.params["jaxpr"]
             total += turns * _multiplications(inner.jaxpr)
@@ -123,21 +138,17 @@ def test_where_it_is_chosen():
             if isinstance(traced.row, Conv):
                 # A layer with a kernel a tower has one more axis.
                 shape = traced.weights["kernel"][-4:]
-                kernel = jnp.zeros(shape)
-                yield (
-                    traced.row.name,
-                    winograd.pays(kernel, traced.row.stride, traced.row.pad),
-                )
+                kernel = blocks.kernel(jnp.zeros(shape), traced.row.stride)
+                yield traced.row.name, winograd.pays(kernel)
 
     assert dict(kernels("code2012")) == {
-        "conv1": False,  # stride 4
-        **{f"conv{n}": True for n in (2, 3, 4, 5)},
+        f"conv{n}": True
+        for n in (1, 2, 3, 4, 5)  # conv1 as 3 x 3 blocks of 4 x 4 pixels
     }
     assert dict(kernels("cifar-18pct")) == {
         "conv1": False,  # three colours
         "conv2": True,
         "conv3": True,
     }
-    assert not winograd.pays(jnp.zeros((3, 3, 64, 64), jnp.bfloat16), 1, 1)
-    assert not winograd.pays(jnp.zeros((7, 7, 64, 64)), 1, 3)
-    assert not winograd.pays(jnp.zeros((3, 3, 64, 64)), 1, 3)
+    assert not winograd.pays(jnp.zeros((3, 3, 64, 64), jnp.bfloat16))
+    assert not winograd.pays(jnp.zeros((7, 7, 64, 64)))

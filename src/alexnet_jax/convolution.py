@@ -3,7 +3,8 @@
 On CPU a convolution waits for its multiplications, and Winograd's filtering, where it
 can be had, needs fewer of them (see ``winograd``). Where it cannot, the gradient of a
 kernel, and the forward pass over a picture's few channels, are products of patches (see
-``patches``). Other backends keep XLA's own. This is the one place that chooses.
+``patches``). Neither knows a stride: what has one is first cut into blocks of pixels
+(see ``blocks``). Other backends keep XLA's own. This is the one place that chooses.
 """
 
 from functools import partial
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from alexnet_jax import patches, winograd
+from alexnet_jax import blocks, patches, winograd
 from alexnet_jax.table import Rounding, conv_size
 
 Maps = Float[Array, "batch height width inputs"]
@@ -61,20 +62,36 @@ def _known(x: Maps) -> bool:
     return isinstance(x.shape[0], int)  # an exported function may leave it open
 
 
-def _winograd(x: Maps, kernel: Kernel, stride: int, pad: int) -> bool:
-    return _known(x) and winograd.pays(kernel, stride, pad)
+def _without_stride(x: Maps, size: int, stride: int, pad: int, out: int):
+    """Return the maps, in blocks where there is a stride, and how they are padded."""
+    if stride == 1:
+        return x, pad
+    return blocks.maps(x, stride, pad, out - 1 + -(-size // stride)), 0
+
+
+def _in_blocks(kernel: Kernel, stride: int) -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(lambda kernel: blocks.kernel(kernel, stride), kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv(x: Maps, kernel: Kernel, stride: int, pad: int, rounding: Rounding) -> Out:
     plain = partial(_plain, stride=stride, pad=pad, rounding=rounding)
-    if _winograd(x, kernel, stride, pad):
-        on_cpu = partial(winograd.conv, pad=pad)
-    elif _known(x) and patches.pays(kernel, stride):
-        out = conv_size(x.shape[1], len(kernel), stride, pad, rounding)
-        on_cpu = partial(patches.conv, out=out, stride=stride, pad=pad)
+    size = len(kernel)
+    out = conv_size(x.shape[1], size, stride, pad, rounding)
+    taken = _in_blocks(kernel, stride)
+    if winograd.pays(taken):
+        way = winograd.conv
+    elif patches.pays(taken):
+        way = patches.conv
     else:
         return plain(x, kernel)
+    if not _known(x):
+        return plain(x, kernel)
+
+    def on_cpu(x: Maps, kernel: Kernel) -> Out:
+        cut, zeros = _without_stride(x, size, stride, pad, out)
+        return way(cut, blocks.kernel(kernel, stride), zeros)
+
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
@@ -86,21 +103,24 @@ def _backward(
     stride: int, pad: int, rounding: Rounding, saved: tuple[Maps, Kernel], dy: Out
 ):
     x, kernel = saved
+    quick = winograd.pays(_in_blocks(kernel, stride))
 
     def as_xla_does(x: Maps, kernel: Kernel, dy: Out):
         plain = partial(_plain, stride=stride, pad=pad, rounding=rounding)
         return jax.vjp(plain, x, kernel)[1](dy)
 
-    def by_winograd(x: Maps, kernel: Kernel, dy: Out):
-        turned = kernel[::-1, ::-1].swapaxes(2, 3)
-        dx = winograd.conv(dy, turned, len(kernel) - 1 - pad)
-        return dx, winograd.kernel_gradient(x, kernel, dy, pad)
+    def on_cpu(x: Maps, kernel: Kernel, dy: Out):
+        size, out = len(kernel), dy.shape[1]
+        if quick and stride == 1 and pad < size:
+            turned = kernel[::-1, ::-1].swapaxes(2, 3)
+            dx = winograd.conv(dy, turned, size - 1 - pad)
+        else:
+            dx, _ = as_xla_does(x, kernel, dy)
+        cut, zeros = _without_stride(x, size, stride, pad, out)
+        way = winograd.kernel_gradient if quick else patches.kernel_gradient
+        gradient = way(cut, blocks.kernel(kernel, stride), dy, zeros)
+        return dx, blocks.undo(gradient, stride, size)
 
-    def by_patches(x: Maps, kernel: Kernel, dy: Out):
-        dx, _ = as_xla_does(x, kernel, dy)
-        return dx, patches.kernel_gradient(x, kernel, dy, stride=stride, pad=pad)
-
-    on_cpu = by_winograd if _winograd(x, kernel, stride, pad) else by_patches
     return lax.platform_dependent(x, kernel, dy, cpu=on_cpu, default=as_xla_does)
 
 

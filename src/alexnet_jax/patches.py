@@ -9,6 +9,7 @@ pixel at a time: as patches' rows they are as good as any matrix.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
@@ -30,64 +31,61 @@ NARROW = 96
 """Outputs up to which turned products are quicker (measured: 32 to 96, not 128)."""
 
 
-def pays(kernel: Kernel, stride: int) -> bool:
+def pays(kernel: Kernel | jax.ShapeDtypeStruct) -> bool:
     """Tell whether a forward pass gains by patches on CPU.
 
     Args:
         kernel: ``[k, k, I, O]``.
-        stride: pixels from one window to the next; longer strides gain nothing.
     """
-    return stride == 1 and kernel.shape[2] <= FEW_CHANNELS
+    return kernel.shape[2] <= FEW_CHANNELS
 
 
-def conv(x: Maps, kernel: Kernel, *, out: int, stride: int, pad: int) -> Out:
-    """Convolve with zero padding; arguments as for ``kernel_gradient``.
+def conv(x: Maps, kernel: Kernel, pad: int) -> Out:
+    """Convolve with stride 1 and zero padding.
 
     Args:
-        x: the input.
-        kernel: of any values.
-        out: side of the output, pixels.
-        stride: pixels from one window to the next.
-        pad: pixels of zeros before the first one.
+        x: ``[B, H, H, I]``, square.
+        kernel: ``[k, k, I, O]``, of the same dtype.
+        pad: pixels of zeros on each side.
+
+    Returns:
+        ``[B, H', H', O]`` with ``H' = H + 2 pad - k + 1``.
     """
-    patches = _Patches.of(x, kernel, out, stride, pad)
-    columns = patches.flat(kernel)
+    out = _out(x, kernel, pad)
+    columns = kernel.reshape(-1, kernel.shape[-1])
 
     def some(turn: Array, x: Maps) -> Out:
         del turn
-        return (patches.rows(x) @ columns).reshape(len(x), out, out, -1)
+        return (_rows(x, len(kernel), pad) @ columns).reshape(len(x), out, out, -1)
 
-    return map_portions(some, patches.portion, x)
+    return map_portions(some, _portion(x, kernel, pad), x)
 
 
-def kernel_gradient(
-    x: Maps, kernel: Kernel, dy: Out, *, stride: int, pad: int
-) -> Kernel:
-    """Return the gradient of ``kernel``: patches' transpose times ``dy``.
+def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
+    """Return the gradient of ``conv``'s kernel: patches' transpose times ``dy``.
 
     Args:
-        x: the input, ``[B, H, W, I]``, square.
-        kernel: ``[k, k, I, O]``; only its shape and dtype matter.
-        dy: the output's gradient, ``[B, H', W', O]``.
-        stride: as in the forward pass.
-        pad: as in the forward pass.
+        x: as in ``conv``.
+        kernel: only its shape and dtype matter.
+        dy: the output's gradient, ``[B, H', H', O]``.
+        pad: as in ``conv``.
     """
-    patches = _Patches.of(x, kernel, dy.shape[1], stride, pad)
-    products = Products(patches.width, kernel.shape[-1])
-    portion = patches.portion
+    window, _, inputs, outputs = kernel.shape
+    products = Products(window**2 * inputs, outputs)
+    portion = _portion(x, kernel, pad)
     heaps = 2 if len(x) % (2 * portion) == 0 else 1
 
     def add(total: Array, some: tuple[Maps, Out]) -> tuple[Array, None]:
         # XLA copies patches with one thread, but two heaps of them at the same time.
         for images, gradients in zip(*(jnp.split(a, heaps) for a in some), strict=True):
-            gradients = gradients.reshape(-1, products.outputs)
-            total = products.add(total, patches.rows(images), gradients)
+            gradients = gradients.reshape(-1, outputs)
+            total = products.add(total, _rows(images, window, pad), gradients)
         return total, None
 
     wide = jnp.promote_types(kernel.dtype, jnp.float32)
     own, flows = (a.reshape(-1, heaps * portion, *a.shape[1:]) for a in (x, dy))
     total, _ = lax.scan(add, products.nothing(kernel, wide), (own, flows))
-    return patches.kernel(products.result(total)).astype(kernel.dtype)
+    return products.result(total).reshape(kernel.shape).astype(kernel.dtype)
 
 
 class Products(NamedTuple):
@@ -133,84 +131,25 @@ class Products(NamedTuple):
         return total.T if self.turned else total
 
 
-class _Patches(NamedTuple):
-    """How windows become rows.
+def _out(x: Maps, kernel: Kernel, pad: int) -> int:
+    """Return the side of the output, pixels."""
+    return x.shape[1] + 2 * pad - len(kernel) + 1
 
-    In blocks of stride x stride pixels, each one pixel with more channels, the stride
-    is 1; windows grow to whole blocks, and what grew is cut off at the end.
 
-    Attributes:
-        window: side, pixels.
-        inputs: channels.
-        out: side of the output, pixels.
-        stride: pixels from one window to the next.
-        pad: pixels of zeros before the first one.
-        high: pixels of zeros behind the last one.
-        portion: images taken at a time.
-    """
+def _portion(x: Maps, kernel: Kernel, pad: int) -> int:
+    """Return how many images are taken at a time."""
+    windows = _out(x, kernel, pad) ** 2
+    image = windows * len(kernel) ** 2 * x.shape[-1] * x.dtype.itemsize
+    return divide(len(x), image, PATCH_BYTES)
 
-    window: int
-    inputs: int
-    out: int
-    stride: int
-    pad: int
-    high: int
-    portion: int
 
-    @classmethod
-    def of(cls, x: Maps, kernel: Kernel, out: int, stride: int, pad: int) -> "_Patches":
-        batch, side, _, inputs = x.shape
-        window = len(kernel)
-        blocks = -(-window // stride)
-        high = max(0, (out - 1 + blocks) * stride - side - pad)
-        image = (out * blocks * stride) ** 2 * inputs * x.dtype.itemsize
-        portion = divide(batch, image, PATCH_BYTES)
-        return cls(window, inputs, out, stride, pad, high, portion)
-
-    @property
-    def blocks(self) -> int:
-        """Side of a window in blocks."""
-        return -(-self.window // self.stride)
-
-    @property
-    def depth(self) -> int:
-        """Channels of a block."""
-        return self.stride**2 * self.inputs
-
-    @property
-    def width(self) -> int:
-        """Numbers in a row."""
-        return self.blocks**2 * self.depth
-
-    def rows(self, x: Maps) -> Float[Array, "windows numbers"]:
-        """Return every window of some images as a row."""
-        zeros = (self.pad, self.high)
-        x = jnp.pad(x, ((0, 0), zeros, zeros, (0, 0)))
-        if self.stride > 1:
-            cells = x.shape[1] // self.stride
-            x = x[:, : cells * self.stride, : cells * self.stride]
-            x = x.reshape(-1, cells, self.stride, cells, self.stride, self.inputs)
-            x = x.swapaxes(2, 3).reshape(-1, cells, cells, self.depth)
-        # First a window's pixels of a row, then its rows: fewer and longer copies.
-        steps = range(self.blocks)
-        x = jnp.concatenate([x[:, :, j : j + self.out] for j in steps], axis=-1)
-        x = lax.optimization_barrier(x)
-        x = jnp.concatenate([x[:, i : i + self.out] for i in steps], axis=-1)
-        # A matrix: of more axes XLA would make a transposed copy for the product.
-        return x.reshape(-1, self.width)
-
-    def flat(self, kernel: Kernel) -> Float[Array, "numbers outputs"]:
-        """Return a kernel as the matrix that rows are multiplied by."""
-        blocks, stride = self.blocks, self.stride
-        spare = (0, blocks * stride - self.window)
-        kernel = jnp.pad(kernel, (spare, spare, (0, 0), (0, 0)))
-        kernel = kernel.reshape(blocks, stride, blocks, stride, self.inputs, -1)
-        return kernel.swapaxes(1, 2).reshape(self.width, -1)
-
-    def kernel(self, flat: Float[Array, "numbers outputs"]) -> Kernel:
-        """Undo ``flat``."""
-        blocks, stride, window = self.blocks, self.stride, self.window
-        flat = flat.reshape(blocks, blocks, stride, stride, self.inputs, -1)
-        flat = flat.swapaxes(1, 2)
-        flat = flat.reshape(*(blocks * stride,) * 2, self.inputs, -1)
-        return flat[:window, :window]
+def _rows(x: Maps, window: int, pad: int) -> Float[Array, "windows numbers"]:
+    """Return every window of some images as a row."""
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    out = x.shape[1] - window + 1
+    # First a window's pixels of a line, then its lines: fewer and longer copies.
+    for axis in (2, 1):
+        parts = [lax.slice_in_dim(x, i, i + out, axis=axis) for i in range(window)]
+        x = lax.optimization_barrier(jnp.concatenate(parts, axis=-1))
+    # A matrix: of more axes XLA would make a transposed copy for the product.
+    return x.reshape(-1, x.shape[-1])
