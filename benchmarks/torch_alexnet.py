@@ -162,6 +162,8 @@ def main() -> None:
     wait()
     print("ready", flush=True)
     for _ in sys.stdin:
+        step()  # the first one after a pause does not count, see steps.py
+        wait()
         began = time.perf_counter()
         for _ in range(args.steps):
             step()
