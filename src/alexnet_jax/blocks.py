@@ -26,8 +26,10 @@ def maps(x: Maps, stride: int, pad: int, cells: int) -> Blocks:
     side = cells * stride
     zeros = (pad, max(0, side - pad - x.shape[1]))
     x = jnp.pad(x, ((0, 0), zeros, zeros, (0, 0)))[:, :side, :side]
-    x = x.reshape(len(x), cells, stride, cells, stride, -1)
-    return x.swapaxes(2, 3).reshape(len(x), cells, cells, -1)
+    # A block's lines one after the other, which are copied whole; a transposition goes
+    # number by number.
+    lines = x.reshape(len(x), cells, stride, cells, -1)
+    return jnp.concatenate([lines[:, :, i] for i in range(stride)], axis=-1)
 
 
 def kernel(kernel: Kernel, stride: int) -> InBlocks:

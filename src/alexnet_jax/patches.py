@@ -15,7 +15,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from alexnet_jax.portions import divide, map_portions
+from alexnet_jax.portions import divide, fold_portions, map_portions
 
 Maps = Float[Array, "batch height width inputs"]
 Kernel = Float[Array, "size size inputs outputs"]
@@ -54,8 +54,8 @@ def conv(x: Maps, kernel: Kernel, pad: int) -> Out:
     out = _out(x, kernel, pad)
     columns = kernel.reshape(-1, kernel.shape[-1])
 
-    def some(turn: Array, x: Maps) -> Out:
-        del turn
+    def some(first: Array, x: Maps) -> Out:
+        del first
         return (_rows(x, len(kernel), pad) @ columns).reshape(len(x), out, out, -1)
 
     return map_portions(some, _portion(x, kernel, pad), x)
@@ -75,16 +75,17 @@ def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
     portion = _portion(x, kernel, pad)
     heaps = 2 if len(x) % (2 * portion) == 0 else 1
 
-    def add(total: Array, some: tuple[Maps, Out]) -> tuple[Array, None]:
+    def add(total: Array, first: Array, *some: Array) -> Array:
+        del first
         # XLA copies patches with one thread, but two heaps of them at the same time.
         for images, gradients in zip(*(jnp.split(a, heaps) for a in some), strict=True):
             gradients = gradients.reshape(-1, outputs)
             total = products.add(total, _rows(images, window, pad), gradients)
-        return total, None
+        return total
 
     wide = jnp.promote_types(kernel.dtype, jnp.float32)
-    own, flows = (a.reshape(-1, heaps * portion, *a.shape[1:]) for a in (x, dy))
-    total, _ = lax.scan(add, products.nothing(kernel, wide), (own, flows))
+    nothing = products.nothing(kernel, wide)
+    total = fold_portions(add, nothing, heaps * portion, x, dy)
     return products.result(total).reshape(kernel.shape).astype(kernel.dtype)
 
 

@@ -8,6 +8,7 @@ is cheaper than to keep what they made. Other backends run the whole batch at on
 
 from collections.abc import Callable
 from functools import partial, reduce
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -54,41 +55,59 @@ def _portion(x: Images) -> int:
     return divide(len(x), x.nbytes // len(x), PORTION_BYTES)
 
 
-def map_portions(body: Callable[..., Made], portion: int, *arrays: Images) -> Made:
-    """Return what ``body`` makes of all images, ``portion`` of them at a time.
+Carry = TypeVar("Carry")
+
+
+def fold_portions(
+    body: Callable[..., Carry], start: Carry, portion: int, *arrays: Images
+) -> Carry:
+    """Return what becomes of ``start`` when each portion is added to it in turn.
 
     Args:
-        body: a function of the portion's turn and of its images in each array.
+        body: a function of what was so far, of the first image's number, and of the
+            portion's images in each array.
+        start: any tree of arrays.
         portion: see ``divide``.
         arrays: of as many images each.
     """
-    count = len(arrays[0]) // portion
 
-    def one(turn: Int[Array, ""], some: tuple[Images, ...]):
-        return turn + 1, body(turn, *some)
+    def one(turn: Int[Array, ""], so_far: Carry) -> Carry:
+        # Not arrays with an axis of portions: of a portion of one image XLA would make
+        # a copy, for the axis of length one.
+        first = turn * portion
+        some = [lax.dynamic_slice_in_dim(a, first, portion) for a in arrays]
+        return body(so_far, first, *some)
 
-    parts = tuple(a.reshape(count, portion, *a.shape[1:]) for a in arrays)
-    _, out = lax.scan(one, jnp.int32(0), parts)
-    return out.reshape(-1, *out.shape[2:])
+    return lax.fori_loop(0, len(arrays[0]) // portion, one, start)
 
 
-def over_portions(body: Callable[..., Images], portion: int, x: Images, *more: Images):
-    """Return what ``body`` makes of all images, each portion in the place of ``x``'s.
+def map_portions(
+    body: Callable[..., Made], portion: int, *arrays: Images, over: bool = False
+) -> Made:
+    """Return what ``body`` makes of all images, ``portion`` of them at a time.
 
-    It is as ``map_portions`` where the result has the shape of ``x``, without room of
-    its own, which XLA would first fill with zeros.
+    Args:
+        body: a function of the first image's number and of the portion's images in
+            each array.
+        portion: see ``divide``.
+        arrays: of as many images each.
+        over: put each portion in the place of the first array's, of the same shape.
+            The result needs no room of its own then, which XLA would fill with zeros.
     """
 
-    def one(turn: Int[Array, ""], x: Images) -> Images:
-        some = [
-            lax.dynamic_slice_in_dim(a, turn * portion, portion) for a in (x, *more)
-        ]
-        return lax.dynamic_update_slice_in_dim(x, body(turn, *some), turn * portion, 0)
+    def put(out: Array, first: Array, *some: Array) -> Array:
+        return lax.dynamic_update_slice_in_dim(out, body(first, *some), first, 0)
 
-    return lax.fori_loop(0, len(x) // portion, one, x)
+    start = arrays[0]
+    if not over:
+        parts = [jax.eval_shape(lambda a: a[:portion], a) for a in arrays]
+        made = jax.eval_shape(body, jnp.int32(0), *parts)
+        shape = (len(start), *made.shape[1:])
+        start = jnp.zeros_like(start, made.dtype, shape=shape)
+    return fold_portions(put, start, portion, *arrays)
 
 
-def alone(function: Callable[..., Made], turn: Array, *arrays: Images) -> Made:
+def alone(function: Callable[..., Made], first: Array, *arrays: Images) -> Made:
     """Return ``function(*arrays)`` from a kernel of its own.
 
     XLA would fuse it with what comes after: into the copying of the result to its
@@ -101,8 +120,8 @@ def alone(function: Callable[..., Made], turn: Array, *arrays: Images) -> Made:
     def never(*arrays: Images) -> Made:
         return jnp.zeros_like(arrays[0], made.dtype, shape=made.shape)
 
-    # Of a turn that XLA knew it would see through the question.
-    return lax.cond(turn >= 0, function, never, *arrays)
+    # Of a number that XLA knew it would see through the question.
+    return lax.cond(first >= 0, function, never, *arrays)
 
 
 def _pull(row: Row, x: Images, dy: Made) -> Images:
@@ -111,8 +130,8 @@ def _pull(row: Row, x: Images, dy: Made) -> Images:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _run(x: Images, rows: Rows) -> Made:
-    def body(turn: Array, x: Images) -> Made:
-        return reduce(lambda x, row: alone(row, turn, x), rows, x)
+    def body(first: Array, x: Images) -> Made:
+        return reduce(lambda x, row: alone(row, first, x), rows, x)
 
     return map_portions(body, _portion(x), x)
 
@@ -122,15 +141,15 @@ def _forward(x: Images, rows: Rows):
 
 
 def _backward(rows: Rows, x: Images, dy: Made):
-    def body(turn: Array, x: Images, dy: Made) -> Images:
+    def body(first: Array, x: Images, dy: Made) -> Images:
         inputs = [x]
         for row in rows[:-1]:
-            inputs.append(alone(row, turn, inputs[-1]))
+            inputs.append(alone(row, first, inputs[-1]))
         for row, own in zip(reversed(rows), reversed(inputs), strict=True):
-            dy = alone(partial(_pull, row), turn, own, dy)
+            dy = alone(partial(_pull, row), first, own, dy)
         return dy
 
-    return (over_portions(body, _portion(x), x, dy),)
+    return (map_portions(body, _portion(x), x, dy, over=True),)
 
 
 _run.defvjp(_forward, _backward)

@@ -25,7 +25,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from alexnet_jax.patches import Products
-from alexnet_jax.portions import divide, map_portions
+from alexnet_jax.portions import divide, fold_portions, map_portions
 
 Maps = Float[Array, "batch height width inputs"]
 Kernel = Float[Array, "taps taps inputs outputs"]
@@ -120,8 +120,8 @@ def conv(x: Maps, kernel: Kernel, pad: int) -> Out:
     tiles = _Tiles.of(x, kernel, pad)
     filters = tiles.filters(kernel)
 
-    def some(turn: Array, x: Maps) -> Out:
-        del turn
+    def some(first: Array, x: Maps) -> Out:
+        del first
         return tiles.joined(
             [
                 [_slide(pixels, taps) for pixels, taps in zip(*pair, strict=True)]
@@ -148,8 +148,8 @@ def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
     _, _, inputs, features = kernel.shape
     products = Products(tiles.window * inputs, features)
 
-    def add(totals: Sheaf, some: tuple[Maps, Out]) -> tuple[Sheaf, None]:
-        x, dy = some
+    def add(totals: Sheaf, first: Array, x: Maps, dy: Out) -> Sheaf:
+        del first
         return [
             [
                 products.add(
@@ -158,12 +158,11 @@ def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
                 for total, pixels, flow in zip(*triple, strict=True)
             ]
             for triple in zip(totals, tiles.pixels(x), tiles.apart(dy), strict=True)
-        ], None
+        ]
 
     nothing = products.nothing(kernel, kernel.dtype)
     down, across = (len(sums.pixels) for sums in tiles.sums)
-    own, flows = (a.reshape(-1, tiles.portion, *a.shape[1:]) for a in (x, dy))
-    totals, _ = lax.scan(add, [[nothing] * across] * down, (own, flows))
+    totals = fold_portions(add, [[nothing] * across] * down, tiles.portion, x, dy)
     return tiles.kernel(
         [
             [
