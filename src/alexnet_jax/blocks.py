@@ -18,10 +18,14 @@ def maps(x: Maps, stride: int, pad: int, cells: int) -> Blocks:
     """Cut maps into blocks.
 
     Args:
-        x: ``[B, H, H, I]``.
+        x: ``[B, H, H, I]``, of any dtype.
         stride: side of a block, pixels.
         pad: pixels of zeros before the first one.
-        cells: blocks down and across; there are zeros behind the last pixel.
+        cells: blocks down and across; behind the last pixel there are zeros, and
+            pixels beyond the last block are left out.
+
+    Returns:
+        ``[B, cells, cells, stride^2 I]``.
     """
     side = cells * stride
     zeros = (pad, max(0, side - pad - x.shape[1]))
@@ -33,7 +37,15 @@ def maps(x: Maps, stride: int, pad: int, cells: int) -> Blocks:
 
 
 def kernel(kernel: Kernel, stride: int) -> InBlocks:
-    """Return the kernel that does the same on blocks, ``[b, b, stride^2 I, O]``."""
+    """Return the kernel that does the same on blocks.
+
+    Args:
+        kernel: ``[k, k, I, O]``, of any dtype.
+        stride: side of a block, pixels.
+
+    Returns:
+        ``[b, b, stride^2 I, O]``, where b blocks cover k pixels.
+    """
     window, _, _, outputs = kernel.shape
     blocks = -(-window // stride)
     spare = (0, blocks * stride - window)
@@ -43,7 +55,16 @@ def kernel(kernel: Kernel, stride: int) -> InBlocks:
 
 
 def undo(kernel: InBlocks, stride: int, window: int) -> Kernel:
-    """Undo ``kernel`` for windows of ``window`` pixels."""
+    """Return the kernel of which ``kernel`` made this one.
+
+    Args:
+        kernel: ``[b, b, stride^2 I, O]``, or its gradient.
+        stride: side of a block, pixels.
+        window: side of the windows, pixels: k.
+
+    Returns:
+        ``[k, k, I, O]``.
+    """
     blocks, _, _, outputs = kernel.shape
     kernel = kernel.reshape(blocks, blocks, stride, stride, -1, outputs)
     side = blocks * stride

@@ -58,10 +58,6 @@ def _plain(x: Maps, kernel: Kernel, stride: int, pad: int, rounding: Rounding) -
     )
 
 
-def _known(x: Maps) -> bool:
-    return isinstance(x.shape[0], int)  # an exported function may leave it open
-
-
 def _without_stride(x: Maps, size: int, stride: int, pad: int, out: int):
     """Return the maps, in blocks where there is a stride, and how they are padded."""
     if stride == 1:
@@ -79,13 +75,12 @@ def _conv(x: Maps, kernel: Kernel, stride: int, pad: int, rounding: Rounding) ->
     size = len(kernel)
     out = conv_size(x.shape[1], size, stride, pad, rounding)
     taken = _in_blocks(kernel, stride)
-    if winograd.pays(taken):
+    known = isinstance(x.shape[0], int)  # an exported function may leave it open
+    if known and winograd.pays(taken):
         way = winograd.conv
-    elif patches.pays(taken):
+    elif known and patches.pays(taken):
         way = patches.conv
     else:
-        return plain(x, kernel)
-    if not _known(x):
         return plain(x, kernel)
 
     def on_cpu(x: Maps, kernel: Kernel) -> Out:

@@ -31,6 +31,9 @@ Maps = Float[Array, "batch height width inputs"]
 Kernel = Float[Array, "taps taps inputs outputs"]
 Out = Float[Array, "batch out_height out_width outputs"]
 
+Sheaf = list[list[Array]]
+"""An array for each product, by its place in a tile: down, then across."""
+
 OUTPUTS = {3: (4, 2), 5: (3, 1)}
 """Results of a tile along columns and along rows, by taps; one means that windows stay.
 More would cost more sums than they save products, and precision."""
@@ -161,7 +164,7 @@ def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
         ]
 
     nothing = products.nothing(kernel, kernel.dtype)
-    down, across = (len(sums.pixels) for sums in tiles.sums)
+    down, across = (len(axis.pixels) for axis in tiles.sums)
     totals = fold_portions(add, [[nothing] * across] * down, tiles.portion, x, dy)
     return tiles.kernel(
         [
@@ -172,10 +175,6 @@ def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
             for line in totals
         ]
     )
-
-
-Sheaf = list[list[Array]]
-"""An array for each product, by its place in a tile: down, then across."""
 
 
 class _Tiles(NamedTuple):
@@ -233,17 +232,14 @@ class _Tiles(NamedTuple):
         return [self._along(line, 1) for line in self._along(x, 0)]
 
     def _along(self, x: Array, axis: int) -> list[Array]:
-        step = len(self.sums[axis].results)
+        weights, step = self.sums[axis].pixels, len(self.sums[axis].results)
         reach = (self.grid[axis] - 1) * step + 1
         reach += self.window - 1 if axis == 1 else 0
-        sums = self.sums[axis].pixels
-        return _add(
-            sums,
-            [
-                lax.slice_in_dim(x, i, i + reach, step, axis=axis + 1)
-                for i in range(len(sums))
-            ],
-        )
+        parts = [
+            lax.slice_in_dim(x, i, i + reach, step, axis=axis + 1)
+            for i in range(len(weights))
+        ]
+        return _add(weights, parts)
 
     def joined(self, products: Sheaf) -> Out:
         """Return all tiles' results, of their products ``[B, down, across, O]``."""
