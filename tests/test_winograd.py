@@ -77,9 +77,10 @@ def far(actual, expected):
 @pytest.mark.parametrize("portion", [1, 1 << 40])
 def test_the_result_and_both_gradients(case, portion, monkeypatch):
     monkeypatch.setattr(winograd, "PORTION_BYTES", portion)
+    monkeypatch.setattr(winograd, "MIN_IMAGES", 1)
     pad = case[3]
     x, kernel, dy = arrays(*case)
-    assert winograd.pays(kernel)
+    assert winograd.pays(kernel, len(x))
     y, pull = jax.vjp(lambda x, kernel: conv(x, kernel, 1, pad), x, kernel)
     for actual, expected in zip(
         (y, *pull(dy)), reference(x, kernel, dy, pad), strict=True
@@ -139,7 +140,7 @@ def test_where_it_is_chosen():
                 # A layer with a kernel a tower has one more axis.
                 shape = traced.weights["kernel"][-4:]
                 kernel = blocks.kernel(jnp.zeros(shape), traced.row.stride)
-                yield traced.row.name, winograd.pays(kernel)
+                yield traced.row.name, winograd.pays(kernel, 8)
 
     assert dict(kernels("code2012")) == {
         f"conv{n}": True
@@ -150,5 +151,6 @@ def test_where_it_is_chosen():
         "conv2": True,
         "conv3": True,
     }
-    assert not winograd.pays(jnp.zeros((3, 3, 64, 64), jnp.bfloat16))
-    assert not winograd.pays(jnp.zeros((7, 7, 64, 64)))
+    assert not winograd.pays(jnp.zeros((3, 3, 64, 64)), 7)
+    assert not winograd.pays(jnp.zeros((3, 3, 64, 64), jnp.bfloat16), 8)
+    assert not winograd.pays(jnp.zeros((7, 7, 64, 64)), 8)

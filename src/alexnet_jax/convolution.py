@@ -76,7 +76,7 @@ def _conv(x: Maps, kernel: Kernel, stride: int, pad: int, rounding: Rounding) ->
     out = conv_size(x.shape[1], size, stride, pad, rounding)
     taken = _in_blocks(kernel, stride)
     known = isinstance(x.shape[0], int)  # an exported function may leave it open
-    if known and winograd.pays(taken):
+    if known and winograd.pays(taken, len(x)):
         way = winograd.conv
     elif known and patches.pays(taken):
         way = patches.conv
@@ -98,7 +98,7 @@ def _backward(
     stride: int, pad: int, rounding: Rounding, saved: tuple[Maps, Kernel], dy: Out
 ):
     x, kernel = saved
-    quick = winograd.pays(_in_blocks(kernel, stride))
+    quick = winograd.pays(_in_blocks(kernel, stride), len(x))
 
     def as_xla_does(x: Maps, kernel: Kernel, dy: Out):
         plain = partial(_plain, stride=stride, pad=pad, rounding=rounding)

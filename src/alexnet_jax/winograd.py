@@ -44,20 +44,25 @@ PORTION_BYTES = 3 << 19
 MIN_CHANNELS = 32
 """With fewer, in or out, the sums take longer than the products they save."""
 
+MIN_IMAGES = 8
+"""With fewer, less is gained in a thousand calls than compiling the sums costs once."""
+
 POINTS = (0, 1, -1, 2, -2, 0.5)
 """Where the filter's and the tile's polynomials are multiplied, and at infinity: small
 numbers and their inverses, so that little precision is lost."""
 
 
-def pays(kernel: Kernel | jax.ShapeDtypeStruct) -> bool:
+def pays(kernel: Kernel | jax.ShapeDtypeStruct, images: int) -> bool:
     """Tell whether a convolution can be done so, and gains by it on CPU.
 
     Args:
         kernel: ``[k, k, I, O]``, of any dtype; only float32 gains.
+        images: in a batch.
     """
     taps, _, inputs, features = kernel.shape
     return (
         taps in OUTPUTS
+        and images >= MIN_IMAGES
         and min(inputs, features) >= MIN_CHANNELS
         and kernel.dtype == jnp.float32
     )
