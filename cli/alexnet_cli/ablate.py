@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alexnet_cli import interrupt, options, runs, runtime, view
+from alexnet_cli import interrupt, options, progress, runs, runtime, view
 
 if TYPE_CHECKING:
     from alexnet_jax.config import Recipe
@@ -81,7 +81,7 @@ def ablate(
     }
     command = _command(recipe, only, seeds, data, epochs, assignments)
     stop = interrupt.Stop()
-    with view.Progress("starting", quiet=as_json) as screen, stop.listening(screen):
+    with progress.Progress("starting", quiet=as_json) as screen, stop.listening(screen):
         try:
             runtime.set_up()
             from alexnet_jax.studies import ablate as study
@@ -148,7 +148,7 @@ def _folder(recipe: "Recipe") -> Path:
 
 
 def _follow(
-    told: Iterator["Told | Table"], screen: view.Progress, runs: int, as_json: bool
+    told: Iterator["Told | Table"], screen: progress.Progress, runs: int, as_json: bool
 ) -> "Table | None":
     """Show what a study tells; return its last table."""
     from alexnet_jax import events

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli import options, runs, runtime, view
+from alexnet_cli import options, progress, runs, runtime, view
 
 Out = Annotated[
     Path,
@@ -115,7 +115,7 @@ def features(
     ]
     pictures = (sys.stdin.buffer.read() if file == "-" else file for file in files)
     failed, shape = 0, ()
-    with view.Progress("loading the weights") as screen:
+    with progress.Progress("loading the weights") as screen:
         found = layers.features(checkpoint.load(path, mesh), pictures, mesh, layer)
         screen.title = f"running to {layer}"
         for place, feature in enumerate(layers.save_features(out, layer, found)):

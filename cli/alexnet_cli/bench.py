@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from alexnet_cli import options, runtime, view
+from alexnet_cli import options, progress, runtime, view
 from alexnet_jax.errors import ConfigError
 
 Mode = Literal["train", "forward", "input", "end-to-end"]
@@ -78,7 +78,7 @@ def bench(
     modes: tuple[Mode, ...] = (mode,) if mode else rates.MODES
     plan: list[tuple[str, Mode]] = [(name, each) for name in networks for each in modes]
     found, lines = [], []
-    with view.Progress("measuring", quiet=as_json) as screen:
+    with progress.Progress("measuring", quiet=as_json) as screen:
         for number, (name, each) in enumerate(plan):
             screen.advance(number, len(plan), f"{name}, {each}")
             measured = rates.measure(
@@ -142,7 +142,7 @@ def _compare_meshes(network: str | None, as_json: bool) -> None:
     from alexnet_jax import scaling
 
     found = []
-    with view.Progress("comparing meshes", quiet=as_json) as screen:
+    with progress.Progress("comparing meshes", quiet=as_json) as screen:
         for row in scaling.measure(network=network or "code2012"):
             found.append(row)
             screen.phase = f"{row.data} x {row.tower} is done"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import typer
 
-from alexnet_cli import options, runs, runtime, splits, view
+from alexnet_cli import options, progress, runs, runtime, splits, view
 
 
 def evaluate(
@@ -67,7 +67,7 @@ def evaluate(
     size = batch_size or evaluation.padded(stored.batch_size, meshes[0])
 
     found, shares = None, None
-    with view.Progress("loading the weights", quiet=as_json) as screen:
+    with progress.Progress("loading the weights", quiet=as_json) as screen:
         loaded = [
             checkpoint.load(path, mesh)
             for path, mesh in zip(paths, meshes, strict=True)

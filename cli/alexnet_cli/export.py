@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli import options, runs, runtime, view
+from alexnet_cli import options, progress, runs, runtime, view
 
 
 def export(
@@ -52,7 +52,7 @@ def export(
     path = checkpoint.resolve(ckpt or runs.newest())
     table = network(checkpoint.read_meta(path).network)
     mesh = make_mesh(table, devices=1)
-    with view.Progress("loading the weights") as screen:
+    with progress.Progress("loading the weights") as screen:
         loaded = checkpoint.load(path, mesh)
         screen.title = f"writing {out.name}"
         written = exporting.export(loaded, mesh, form, out)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alexnet_cli import options, runtime, view
+from alexnet_cli import options, progress, runtime, view
 
 
 def import_(
@@ -72,7 +72,7 @@ def import_(
 
     checkpoint.check_new(out)
     classes = None if labels is None else options.read_labels(labels)
-    with view.Progress("reading the weights", quiet=as_json) as screen:
+    with progress.Progress("reading the weights", quiet=as_json) as screen:
         imported = importing.read(file, network=network, mean=mean, classes=classes)
         screen.title = "writing the checkpoint"
         path = importing.write(imported, out)

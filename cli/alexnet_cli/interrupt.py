@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-from alexnet_cli import view
+from alexnet_cli import progress
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -35,7 +35,7 @@ class Stop:
         return 128 + (self.signal or signal.SIGINT)
 
     @contextlib.contextmanager
-    def listening(self, screen: view.Progress) -> Iterator[None]:
+    def listening(self, screen: progress.Progress) -> Iterator[None]:
         """Catch the signals; the display says what happens."""
 
         def handle(number: int, frame: FrameType | None) -> None:
@@ -76,6 +76,6 @@ class Together(Stop):
         return self._all_stop()
 
     @contextlib.contextmanager
-    def listening(self, screen: view.Progress) -> Iterator[None]:
+    def listening(self, screen: progress.Progress) -> Iterator[None]:
         """Leave the signals to JAX."""
         yield

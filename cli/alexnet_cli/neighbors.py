@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from alexnet_cli import options, runs, runtime, splits, view
+from alexnet_cli import options, progress, runs, runtime, splits, view
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,7 +112,7 @@ def neighbors(
     if any(query.startswith(EVAL) for query in queries):
         tested = splits.choose(path, meta, data, data_dir, eval_split)
     mesh = make_mesh(table, devices=devices, towers=towers)
-    with view.Progress("loading the weights", quiet=as_json) as screen:
+    with progress.Progress("loading the weights", quiet=as_json) as screen:
         loaded = checkpoint.load(path, mesh)
         asked = _read(loaded, queries, tested and tested.source)
         screen.title = f"running {chosen.source.name} to {layer}"

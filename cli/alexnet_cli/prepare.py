@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from alexnet_cli import options, runtime, view
+from alexnet_cli import options, progress, runtime, view
 
 LISTED = 20  # corrupt pictures shown; the store's corrupt.txt has all
 
@@ -93,7 +93,7 @@ def prepare(
         workers=workers,
     )
     finished, listed = None, 0
-    with view.Progress("opening the source") as screen:
+    with progress.Progress("opening the source") as screen:
         for event in events:
             match event:
                 case preparing.Started():

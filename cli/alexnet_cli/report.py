@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alexnet_cli import options, runs, runtime, view
+from alexnet_cli import options, progress, runs, runtime, view
 
 if TYPE_CHECKING:
     from alexnet_jax.report import Gathered
@@ -56,7 +56,7 @@ def report(
     if out is None:
         out = Path(NAME) if others else runs.home(first) / NAME
     out = pages.check_page(out)
-    with view.Progress("", quiet=False) as screen:
+    with progress.Progress("", quiet=False) as screen:
         found = []
         for path in given:
             screen.phase = f"looking at {view.short(path)}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from alexnet_cli import interrupt, options, runtime, view
+from alexnet_cli import interrupt, options, progress, runtime, view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def reproduce(
     """
     stop = interrupt.Stop()
     found = None
-    with view.Training("starting", quiet=as_json) as screen, stop.listening(screen):
+    with progress.Training("starting", quiet=as_json) as screen, stop.listening(screen):
         try:
             runtime.set_up()
             from alexnet_jax import recipes
@@ -104,7 +104,7 @@ def reproduce(
 
 def _follow(
     told: "Iterator[Told | Curve | Figure1]",
-    screen: view.Training,
+    screen: progress.Training,
     stop: interrupt.Stop,
 ) -> "Figure1 | None":
     """Show the trials as they go; return the result, None if stopped before."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alexnet_cli import interrupt, options, report, runs, runtime, view, watch
+from alexnet_cli import interrupt, options, progress, report, runs, runtime, view, watch
 from alexnet_jax.errors import AlexNetError
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def train(
     again = {**machine, "steps": steps, **many}
     stop = interrupt.Together() if watch.is_worker() else interrupt.Stop()
     where = None
-    with view.Training("starting", quiet=as_json) as screen, stop.listening(screen):
+    with progress.Training("starting", quiet=as_json) as screen, stop.listening(screen):
         try:
             runtime.set_up()
             from alexnet_jax import hosts, job
@@ -275,7 +275,7 @@ def _recipe(
 
 def _follow(
     events: "Iterator[Event]",
-    screen: "view.Training",
+    screen: "progress.Training",
     stop: interrupt.Stop,
     as_json: bool,
 ) -> "Finished":
@@ -310,7 +310,7 @@ def _follow(
 
 def _report(
     finished: "Finished",
-    screen: "view.Training",
+    screen: "progress.Training",
     devices: int | None,
     towers: int | None,
 ) -> Path | None:

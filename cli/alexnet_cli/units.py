@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alexnet_cli import options, runs, runtime, splits, view
+from alexnet_cli import options, progress, runs, runtime, splits, view
 
 if TYPE_CHECKING:
     from alexnet_jax.checkpoint import Loaded
@@ -88,7 +88,7 @@ def units(
     split = splits.choose(path, meta, data, data_dir, eval_split)
     mesh = make_mesh(table, devices=devices, towers=towers)
     seen = None
-    with view.Progress("loading the weights", quiet=as_json) as screen:
+    with progress.Progress("loading the weights", quiet=as_json) as screen:
         loaded = checkpoint.load(path, mesh)
         screen.title = f"looking through {split.source.name}"
         for seen in excitement.excite(
