@@ -194,7 +194,7 @@ def many(folder: Path, pictures: str | None = None, rounds: int = 5) -> None:
     mesh = make_mesh(table)
     loaded = load(run_dir, mesh)
     files = predict.expand([pictures or str(tree / "train")])[:384]
-    source = data.open_split(f"folder:{tree}", None, "val[:384]")[0]
+    source = data.open_split(f"folder:{tree}", "val[:384]")[0]
     options = {"views": 1, "precision": "f32"}
     forward = steps.forward(table, len(loaded.meta.classes), mesh, **options)
 

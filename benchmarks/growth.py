@@ -94,7 +94,7 @@ def measure_records(count: int, scratch: Path) -> Point:
     make_store(scratch, count)
     before = resident()
     began = time.perf_counter()
-    source = data.open_split(f"prepared:{scratch}", None, "train")[0]
+    source = data.open_split(f"prepared:{scratch}", "train")[0]
     opened = time.perf_counter() - began
     began = time.perf_counter()
     data.epoch_order(0, 0, count)

@@ -38,12 +38,12 @@ from alexnet_jax.data.records import Source
 
 HERE = Path(__file__).parent
 SIDE = 256
-AHEAD, TIMED = 8, 16  # batches taken before the clock starts, and batches timed
+AHEAD, TIMED = 8, 64  # batches taken before the clock starts, and batches timed
 
 
 def work(way: str, path: str, batch_size: int) -> None:
     """Be our side."""
-    source = data.open_split(f"{way}:{path}", "train", None)[0]
+    source = data.open_split(f"{way}:{path}", "train")[0]
     batches = data.train_batches(
         source,
         batch_size=batch_size,
@@ -164,7 +164,7 @@ def parts(source: Source, photographs: Path | None) -> list[dict]:
     for threads in sorted({1, cores()}):
         found.append(_loader("batches of 128", source, threads, 30))
     if photographs:
-        split = data.open_split(f"folder:{photographs}", "train", None)[0]
+        split = data.open_split(f"folder:{photographs}", "train")[0]
         for threads in sorted({1, cores()}):
             found.append(_loader("photographs as they are", split, threads, 6))
     return found

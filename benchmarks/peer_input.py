@@ -24,7 +24,7 @@ from typing import Any
 # Not among the requirements of this project.
 # pyright: reportMissingImports=false, reportMissingModuleSource=false
 
-AHEAD, TIMED = 8, 16  # as in input.py
+AHEAD, TIMED = 8, 64  # as in input.py
 SIDE = 256
 
 

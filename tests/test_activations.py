@@ -29,7 +29,7 @@ def one(digits_run):
 
 @pytest.fixture(scope="module")
 def digits():
-    source, _ = data.open_split("digits", None, "test")
+    source, _ = data.open_split("digits", "test")
     return [source[index].image for index in range(40)]
 
 

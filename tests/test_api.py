@@ -43,7 +43,7 @@ def one_device(monkeypatch):
 
 def test_the_example_of_the_docstring(tmp_path, monkeypatch, one_device):
     monkeypatch.chdir(tmp_path)
-    source, _ = data.open_split("digits", None, "test")
+    source, _ = data.open_split("digits", "test")
     index = next(i for i in range(len(source)) if source[i].label == 3)
     pixels = np.asarray(source[index].image)
     Image.fromarray(pixels[..., 0]).save("three.png")
@@ -69,7 +69,7 @@ def test_a_classifier_is_the_library_in_few_words(digits_run, one_device):
     classifier = alexnet_jax.load(str(digits_run))
     assert classifier.classes == list("0123456789")
     assert classifier.loaded.path == digits_run / "checkpoints" / "60"
-    source, _ = data.open_split("digits", None, None)
+    source, _ = data.open_split("digits", None)
     *_, wanted = evaluate.evaluate(classifier.loaded, source, classifier.mesh)
     assert classifier.evaluate("digits") == wanted
     train = classifier.evaluate("digits", split="train[:100]", batch_size=50)

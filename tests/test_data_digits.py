@@ -61,7 +61,7 @@ def test_slices():
     ids = [{s[i].id for i in range(len(s))} for s in (data.train, data.eval)]
     assert not ids[0] & ids[1]
     assert len(ids[0] | ids[1]) == 1437
-    source, role = open_split("digits", None, "test[-100:]")
+    source, role = open_split("digits", "test[-100:]")
     assert (len(source), role) == (100, "test")
 
 
@@ -75,7 +75,7 @@ def test_slices():
 )
 def test_split_mistakes(split, message):
     with pytest.raises(DataError, match=message):
-        open_split("digits", None, split)
+        open_split("digits", split)
 
 
 def test_overlapping_splits_are_refused():

@@ -49,7 +49,7 @@ def test_val_is_preferred_to_test(tmp_path):
     split_tree(tmp_path, "test")
     split_tree(tmp_path, "val")
     assert open_folder(tmp_path).eval.name.endswith(" val")
-    assert open_split(f"folder:{tmp_path}", None, "test")[1] == "test"
+    assert open_split(f"folder:{tmp_path}", "test")[1] == "test"
 
 
 def test_what_is_a_picture(tmp_path):
@@ -62,7 +62,7 @@ def test_what_is_a_picture(tmp_path):
     (tmp_path / "train" / "README").touch()
     os.symlink(cats / "0.png", cats / "link.png")
     os.symlink(tmp_path / "train", cats / "ring")
-    source, _ = open_split(f"folder:{tmp_path}", None, "train")
+    source, _ = open_split(f"folder:{tmp_path}", "train")
     cat_names = [name for name in names(source) if name.startswith("cat")]
     assert [n for n in cat_names if "ring" not in n] == [
         "cat/0.png",
@@ -78,7 +78,7 @@ def test_linked_class_folders(tmp_path):
     save(tmp_path / "elsewhere" / "0.png")
     split_tree(tmp_path / "data")
     os.symlink(tmp_path / "elsewhere", tmp_path / "data" / "train" / "bird")
-    source, _ = open_split(f"folder:{tmp_path / 'data'}", None, "train")
+    source, _ = open_split(f"folder:{tmp_path / 'data'}", "train")
     assert "bird/0.png" in names(source)
 
 
@@ -133,7 +133,7 @@ def test_errors_name_the_picture(tmp_path):
     bad = tmp_path / "train" / "cat" / "0.png"
     bad.write_bytes(b"no picture")
     (tmp_path / "train" / "dog" / "gone.jpg").symlink_to("nowhere")
-    source, _ = open_split(f"folder:{tmp_path}", None, "train")
+    source, _ = open_split(f"folder:{tmp_path}", "train")
     batches = eval_batches(source, batch_size=1, image_size=4, channels=3)
     with pytest.raises(ImageError, match=r"^cat/0.png: is not an image that Pillow"):
         next(batches)
@@ -193,12 +193,12 @@ def test_pictures_to_test_on_alone(tmp_path):
     for name in ("b", "a"):
         save(tmp_path / "val" / name / "1.png")
     for split in (None, "val"):
-        source, role = open_split(f"folder:{tmp_path}", None, split)
+        source, role = open_split(f"folder:{tmp_path}", split)
         assert list(source.classes) == ["a", "b"]
         assert len(source) == 2
         assert role == "validation"
     with pytest.raises(DataError, match=r"holds val/ but no train/; add it"):
-        open_split(f"folder:{tmp_path}", None, "train[:1]")
+        open_split(f"folder:{tmp_path}", "train[:1]")
 
 
 def test_home_is_expanded(tmp_path, monkeypatch):

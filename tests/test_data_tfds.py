@@ -106,7 +106,7 @@ def test_validation_is_preferred_to_test(tmp_path):
     )
     data = open_tiny(tmp_path)
     assert (len(data.eval), data.eval_role) == (3, "validation")
-    assert open_split("tfds:tiny", str(tmp_path), "test")[1] == "test"
+    assert open_split("tfds:tiny", "test", directory=str(tmp_path))[1] == "test"
 
 
 def test_slices_are_tfds_slices(tmp_path):
@@ -115,7 +115,7 @@ def test_slices_are_tfds_slices(tmp_path):
     assert ids(data.train) == [f"train-{n}.jpg" for n in range(7)]
     assert ids(data.eval) == [f"train-{n}.jpg" for n in range(7, 10)]
     assert data.eval_role == "validation"
-    mixed, role = open_split("tfds:tiny", str(tmp_path), "train[8:]+test")
+    mixed, role = open_split("tfds:tiny", "train[8:]+test", directory=str(tmp_path))
     assert (ids(mixed)[1:3], role) == (["train-9.jpg", "test-0.jpg"], "test")
     with pytest.raises(ConfigError, match="shares 3 images with the training split"):
         open_tiny(tmp_path, eval_split="train[7:]")
@@ -127,7 +127,7 @@ def test_versions_and_configurations(tmp_path):
     write_tfds(tmp_path / "tiny" / "big" / "2.0.0", {"train": [5], "test": [1]})
 
     def count(spec):
-        return len(open_split(spec, str(tmp_path), "train")[0])
+        return len(open_split(spec, "train", directory=str(tmp_path))[0])
 
     assert count("tfds:tiny") == 2
     assert count("tfds:tiny:1.0.0") == 1
@@ -137,12 +137,12 @@ def test_versions_and_configurations(tmp_path):
 def test_the_environments_folder(tmp_path, monkeypatch):
     write_tfds(tmp_path / "tiny" / "1.0.0", {"train": [3], "test": [1]})
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    assert len(open_split("tfds:tiny", None, "train")[0]) == 3
+    assert len(open_split("tfds:tiny", "train")[0]) == 3
 
 
 def test_many_threads_read_what_one_reads(tmp_path):
     write_tfds(tmp_path / "tiny" / "1.0.0", {"train": [20] * 5, "test": [1]})
-    source, _ = open_split("tfds:tiny", str(tmp_path), "train")
+    source, _ = open_split("tfds:tiny", "train", directory=str(tmp_path))
     with ThreadPoolExecutor(16) as pool:
         read = list(pool.map(lambda n: source[n % 100], range(2000)))
     assert [record.id for record in read] == [
@@ -152,7 +152,7 @@ def test_many_threads_read_what_one_reads(tmp_path):
 
 def refuse(message, root, spec="tfds:tiny", split: str | None = "train"):
     with pytest.raises(DataError, match=message) as caught:
-        open_split(spec, str(root), split)
+        open_split(spec, split, directory=str(root))
     assert "\n" not in str(caught.value)
 
 
@@ -218,7 +218,7 @@ def test_sets_that_cannot_be_used(tmp_path):
 def test_a_lost_shard(tmp_path):
     write_tfds(tmp_path / "tiny" / "1.0.0", {"train": [3], "test": [1]})
     next((tmp_path / "tiny" / "1.0.0").glob("*train*")).unlink()
-    source, _ = open_split("tfds:tiny", str(tmp_path), "train")
+    source, _ = open_split("tfds:tiny", "train", directory=str(tmp_path))
     batches = eval_batches(source, batch_size=2, image_size=8, channels=3)
     with pytest.raises(DataError, match=r"tiny train #0: cannot be read: .*No such"):
         next(batches)
@@ -260,7 +260,7 @@ def test_reading_never_imports_tensorflow(tmp_path):
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
 from alexnet_jax.data import eval_batches, open_split
-source, _ = open_split("tfds:tiny", {str(tmp_path)!r}, "train")
+source, _ = open_split("tfds:tiny", "train", directory={str(tmp_path)!r})
 (batch,) = eval_batches(source, batch_size=3, image_size=8, channels=3)
 print(*batch.labels)
 """

@@ -30,7 +30,7 @@ def members(digits_run):
 
 @pytest.fixture(scope="module")
 def split():
-    return data.open_split("digits", None, "test")[0]
+    return data.open_split("digits", "test")[0]
 
 
 @pytest.fixture(scope="module")

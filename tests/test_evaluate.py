@@ -34,7 +34,7 @@ def mesh_of(loaded):
 
 @pytest.fixture(scope="module")
 def test_split():
-    return data.open_split("digits", None, "test")[0]
+    return data.open_split("digits", "test")[0]
 
 
 def results(loaded, source, **options):
@@ -152,7 +152,7 @@ def test_folders_called_by_name_for_a_checkpoint_of_ids(loaded, tmp_path, test_s
             path = tmp_path / part / folder / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(record.image[..., 0]).save(path)
-    source, _ = data.open_split(f"folder:{tmp_path}", None, "val")
+    source, _ = data.open_split(f"folder:{tmp_path}", "val")
     assert source.classes == ["goldfish", "n01494475", "ostrich"]
     *_, found = results(called, source)
     as_digits = ArraySource(

@@ -145,7 +145,7 @@ def test_curves_of_any_length(many, tmp_path):
 
 
 def test_samples_are_evenly_spaced_pictures_of_the_split(tmp_path):
-    source, _ = data.open_split("digits", None, "test")
+    source, _ = data.open_split("digits", "test")
     written = figures.write_samples(source, tmp_path / "samples")
     assert len(written) == 10
     for number, path in enumerate(written):

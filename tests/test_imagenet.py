@@ -156,11 +156,14 @@ def test_tars_come_before_unpacked_folders(tmp_path):
 
 def test_only_what_is_asked_for_must_be_there(tmp_path):
     write_tars(tmp_path, ["validation"])
-    source, role = open_split("imagenet2012", str(tmp_path), None)
+    source, role = open_split("imagenet2012", None, directory=str(tmp_path))
     assert (len(source), role) == (6, "validation")
-    assert len(open_split("imagenet2012", str(tmp_path), "validation[:50%]")[0]) == 3
+    assert (
+        len(open_split("imagenet2012", "validation[:50%]", directory=str(tmp_path))[0])
+        == 3
+    )
     with pytest.raises(DataError, match="has no split 'test'; it has train, valid"):
-        open_split("imagenet2012", str(tmp_path), "test")
+        open_split("imagenet2012", "test", directory=str(tmp_path))
 
 
 def test_the_manual_folder_may_hold_the_unpacked_classes(tmp_path):
@@ -177,7 +180,7 @@ def test_a_store_is_prepared_from_the_tars(tmp_path):
     assert isinstance(done, Finished)
     assert done.images == {"train": 14, "validation": 6}
     assert not [event for event in events if isinstance(event, Skipped)]
-    source, _ = open_split(f"prepared:{tmp_path / 'out'}", None, "train")
+    source, _ = open_split(f"prepared:{tmp_path / 'out'}", "train")
     train, _ = expected()
     stored = contents(source)
     assert {name: label for name, (label, _) in stored.items()} == {
@@ -188,7 +191,7 @@ def test_a_store_is_prepared_from_the_tars(tmp_path):
 
 def refuse(message, root, split: str | None = None):
     with pytest.raises(DataError, match=message) as caught:
-        open_split("imagenet2012", str(root), split)
+        open_split("imagenet2012", split, directory=str(root))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import simplejpeg
@@ -136,6 +137,22 @@ def test_every_batch_has_arrays_of_its_own():
     for source in (Jpegs(20), in_memory(Jpegs(20), SIZE, 3)):
         one, two = itertools.islice(train(source), 2)
         assert not np.shares_memory(one.images, two.images)
+
+
+def test_memory_is_used_again_once_nobody_holds_it():
+    alone = [batch.images.copy() for batch in train(Jpegs(50), num_steps=30)]
+    held, places = {}, set()
+    for step, batch in enumerate(train(Jpegs(50), num_steps=30)):
+        places.add(batch.images.ctypes.data)
+        if step == 3:
+            held[step] = batch.images[2:]  # a part of it is enough
+        if step == 7:
+            held[step] = jnp.asarray(batch.images)
+        del batch
+    # Two are held; others are being filled, waiting, or were just given.
+    assert len(places) <= 8
+    np.testing.assert_array_equal(held[3], alone[3][2:])
+    np.testing.assert_array_equal(held[7], alone[7])
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 8, 21, 64])

@@ -22,7 +22,7 @@ def one(digits_run):
 
 @pytest.fixture(scope="module")
 def split():
-    source, _ = data.open_split("digits", None, "test[:100]")
+    source, _ = data.open_split("digits", "test[:100]")
     return source
 
 
@@ -99,7 +99,7 @@ def test_a_damaged_index_is_written_anew(one, split, written, damage, tmp_path):
 
 def test_names_of_indices(one, split, written, digits_run, tmp_path):
     loaded, _ = one
-    other, _ = data.open_split("digits", None, "test[:99]")
+    other, _ = data.open_split("digits", "test[:99]")
     earlier = checkpoint.load(
         digits_run / "checkpoints" / "20", make_mesh(TABLE, devices=1)
     )

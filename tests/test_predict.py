@@ -27,7 +27,7 @@ def loaded(digits_run):
 @pytest.fixture(scope="module")
 def digits():
     """Some digits of the test split as pixels, ``u8[8, 8, 1]``."""
-    source, _ = data.open_split("digits", None, "test")
+    source, _ = data.open_split("digits", "test")
     return [source[index].image for index in range(50)]
 
 

@@ -150,7 +150,7 @@ def test_a_jpeg_of_the_right_size_is_stored_unchanged(tmp_path):
         for file, data in kinds.items():
             (folder / file).write_bytes(data)
     make(tmp_path / "in", tmp_path / "out")
-    source, _ = open_split(f"prepared:{tmp_path / 'out'}", None, "train")
+    source, _ = open_split(f"prepared:{tmp_path / 'out'}", "train")
     stored = [source[index].image for index in range(3)]
     unchanged = [a == b for a, b in zip(stored, kinds.values(), strict=True)]
     assert unchanged == [True, False, False]
@@ -282,7 +282,7 @@ def test_corrupt_pictures_are_listed_and_left_out(photos, tmp_path):
     assert [line.split("\t")[:2] for line in lines] == [
         ["train", id_] for id_ in spoilt
     ]
-    source, _ = open_split(f"prepared:{tmp_path / 'out'}", None, "train")
+    source, _ = open_split(f"prepared:{tmp_path / 'out'}", "train")
     stored = {source[index].id for index in range(len(source))}
     assert len(source) == len(stored) == 297
     assert not stored & set(spoilt)
@@ -408,11 +408,11 @@ def test_grey_pixels_without_a_file_can_be_prepared(tmp_path):
     done = list(events)[-1]
     assert isinstance(done, Finished)
     assert done.images == {"train": 50, "test": 30}
-    source, role = open_split(f"prepared:{tmp_path}", None, None)
+    source, role = open_split(f"prepared:{tmp_path}", None)
     assert role == "test"
     pixels = decode(source[0].image, 16, 3)
     assert np.ptp(pixels, axis=2).max() <= 1
-    digits, _ = open_split("digits", None, "test[:30]")
+    digits, _ = open_split("digits", "test[:30]")
     assert [source[i].id for i in range(30)] == [digits[i].id for i in range(30)]
 
 

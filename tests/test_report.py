@@ -43,7 +43,7 @@ def gathered(digits_run: Path) -> Gathered:
 def test_the_numbers_are_those_of_evaluation_and_of_prediction(
     gathered: Gathered, loaded: Loaded
 ):
-    source, _ = data.open_split("digits", None, "test")
+    source, _ = data.open_split("digits", "test")
     *_, tested = evaluate.evaluate(loaded, source, MESH)
     found = gathered.answers
     assert found is not None
@@ -77,7 +77,7 @@ def test_the_numbers_are_those_of_evaluation_and_of_prediction(
 
 
 def test_a_large_split_is_looked_at_evenly_and_the_page_says_so(loaded: Loaded):
-    source, _ = data.open_split("digits", None, "test")
+    source, _ = data.open_split("digits", "test")
     some = answers.evenly(source, 40)
     assert [some[place].id for place in (0, 1, 39)] == [
         source[place].id for place in (0, 9, 351)

@@ -327,7 +327,7 @@ def test_the_velocity_over_the_weight_is_the_update_ratio(whole):
 def test_a_runs_own_test_is_what_evaluate_finds(whole):
     path, events = whole["steps"]
     mesh = make_mesh(TINY, devices=1)
-    source, _ = data.open_split("digits", None, "test[:96]")
+    source, _ = data.open_split("digits", "test[:96]")
     for test in of(Evaluated, events):
         if test.step not in saved_steps(path):
             continue

@@ -15,7 +15,7 @@ COUNT = 30
 
 @pytest.fixture(scope="module")
 def split():
-    source, _ = data.open_split("digits", None, f"test[:{COUNT}]")
+    source, _ = data.open_split("digits", f"test[:{COUNT}]")
     return source
 
 
@@ -49,7 +49,7 @@ def test_the_best_are_those_of_all_pictures(options, digits_run, split):
 def test_fewer_pictures_than_places(digits_run):
     mesh = make_mesh(TABLE, devices=1)
     loaded = checkpoint.load(digits_run, mesh)
-    few, _ = data.open_split("digits", None, "test[:2]")
+    few, _ = data.open_split("digits", "test[:2]")
     *_, seen = units.excite(loaded, few, mesh, {"conv1": (0,)}, batch_size=4)
     best = seen.layers["conv1"]
     assert sorted(best.images[0][:2]) == [0, 1]  # and none of the padding

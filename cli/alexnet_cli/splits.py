@@ -62,5 +62,5 @@ def choose(
         own = DataConfig(spec=spec, image_size=meta.image_size)
     directory = str(data_dir.expanduser()) if data_dir else own.dir
     default = (own.train_split or "train") if training else own.eval_split
-    source, role = sources.open_split(spec, directory, split or default)
+    source, role = sources.open_split(spec, split or default, directory=directory)
     return Chosen(spec, source, role)

@@ -65,7 +65,7 @@ class Classifier:
             views: 1 or 10; the checkpoint's default when None.
             batch_size: images in one step.
         """
-        source, _ = data.open_split(spec, data_dir, split)
+        source, _ = data.open_split(spec, split, directory=data_dir)
         *_, result = evaluation.evaluate(
             self.loaded, source, self.mesh, views=views, batch_size=batch_size
         )

@@ -105,13 +105,15 @@ def open_dataset(config: DataConfig) -> Dataset:
     return Dataset(config.spec, train, evaluated, role, statistics)
 
 
-def open_split(spec: str, directory: str | None, split: str | None) -> Opened:
+def open_split(
+    spec: str, split: str | None = None, *, directory: str | None = None
+) -> Opened:
     """Open one split.
 
     Args:
         spec: such as ``tfds:cifar10``.
-        directory: that tfds's sets lie in; None for tfds's default.
         split: its name, or None for the one that the set is evaluated on by default.
+        directory: that tfds's sets lie in; None for tfds's default.
 
     Returns:
         The split, and what results on it may be used for.

@@ -138,7 +138,9 @@ def gather(run: str | Path, mesh: Mesh, *, data_dir: str | None = None) -> Gathe
     answers, layers, missing = None, [], None
     try:
         source, _ = data.open_split(
-            recipe.data.spec, data_dir or recipe.data.dir, recipe.data.eval_split
+            recipe.data.spec,
+            recipe.data.eval_split,
+            directory=data_dir or recipe.data.dir,
         )
         answers = answer(
             loaded,
