@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -373,3 +374,18 @@ def test_a_file_without_the_right_to_read(tmp_path):
     path.chmod(0)
     with pytest.raises(ImageError, match="Permission denied"):
         read_image_file(path)
+
+
+@pytest.mark.parametrize("resize", ["crop", "stretch"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(375, 500), (300, 201), (33, 1000), (5, 7), (1, 1)])
+def test_the_quick_resizer_is_pillows(shape, channels, resize, monkeypatch):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (*shape, channels), np.uint8)
+    quick = decode(pixels, 64, channels, resize)
+    with monkeypatch.context() as patch:
+        # The module, whose name in the package is the function's.
+        module = sys.modules["alexnet_jax.data.decode"]
+        patch.setattr(module, "cykooz_resizer", None)
+        plain = decode(pixels, 64, channels, resize)
+    assert gap(quick, plain) <= 2

@@ -201,7 +201,7 @@ def test_the_page_is_small_and_refers_to_nothing_outside(gathered: Gathered):
 def test_a_run_whose_pictures_are_gone_is_told_without_them(
     digits_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    def gone(*_: object) -> None:
+    def gone(*_: object, **__: object) -> None:
         raise DataError("the folder <x> is gone; give --data-dir")
 
     monkeypatch.setattr(data, "open_split", gone)
