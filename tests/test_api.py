@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import alexnet_jax
-from alexnet_jax import data, evaluate
+from alexnet_jax import data, evaluate, steps
 
 
 def test_importing_the_library_loads_no_jax():
@@ -76,6 +76,21 @@ def test_a_classifier_is_the_library_in_few_words(digits_run, one_device):
     assert train.images == 100
     with pytest.raises(alexnet_jax.AlexNetError, match="no checkpoint at"):
         alexnet_jax.load(digits_run / "61")
+
+
+def test_a_second_answer_compiles_nothing(digits_run, one_device, caplog):
+    classifier = alexnet_jax.load(digits_run)
+
+    def compiled():
+        caplog.clear()
+        with jax.log_compiles():
+            (answer,) = classifier.predict([np.full((8, 8), 7, np.uint8)], top=3)
+        assert len(answer.guesses) == 3
+        return [r.message for r in caplog.records if "Compiling" in r.message]
+
+    steps.forward.cache_clear()
+    assert compiled()
+    assert not compiled()
 
 
 def test_devices_are_the_callers_choice(digits_run):

@@ -5,8 +5,9 @@ random draws are made outside it, in global shapes, addressed by (seed, purpose,
 step), so that one seed gives one run on any mesh and after any resume.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -26,6 +27,9 @@ from alexnet_jax.metrics import Scores
 from alexnet_jax.table import Classifier, Network, trace
 
 DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
+
+# Who predicts twice with one network, from Python, compiles once.
+_compiled_once = lru_cache(maxsize=32)
 
 INPUT, LOGITS = "input", "logits"
 """What the network sees and what it says, among the names of its rows."""
@@ -300,6 +304,7 @@ def draw_masks(
     }
 
 
+@_compiled_once
 def forward(
     network: Network, classes: int, mesh: Mesh, *, views: int, precision: str
 ) -> Callable[[model.Params, Preprocess, Array], Float[Array, "batch classes"]]:
@@ -344,6 +349,7 @@ def _prediction(
     )
 
 
+@_compiled_once
 def eval_step(
     network: Network, classes: int, mesh: Mesh, *, views: int, precision: str
 ) -> Callable[[model.Params, Preprocess, Batch], Scores]:
@@ -361,8 +367,14 @@ def eval_step(
     )
 
 
+@_compiled_once
 def layers(
-    network: Network, classes: int, mesh: Mesh, *, names: Sequence[str], precision: str
+    network: Network,
+    classes: int,
+    mesh: Mesh,
+    *,
+    names: tuple[str, ...],
+    precision: str,
 ) -> Callable[[model.Params, Preprocess, Array], dict[str, Float[Array, "batch ..."]]]:
     """Compile the outputs of some rows for the centre view.
 
