@@ -271,10 +271,12 @@ def test_interrupted_it_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         return True
 
     monkeypatch.setattr(interrupt.Stop, "asked", asked)
+    monkeypatch.setenv("HOME", str(tmp_path))  # a shell leaves --out=~/there as it is
     with pytest.raises(SystemExit) as ending:
-        main(["ablate", "digits", "--only", "norm", "--out", str(tmp_path / "there")])
+        main(["ablate", "digits", "--only", "norm", "--out", "~/there"])
+    assert (tmp_path / "there" / "study.toml").exists()
     assert ending.value.code == 130
     assert capsys.readouterr().err.splitlines()[1:] == [
         "saved; continue with",
-        f"  alexnet ablate digits --only norm --out {tmp_path / 'there'}",
+        "  alexnet ablate digits --only norm --out '~/there'",
     ]

@@ -63,7 +63,6 @@ def test_filters(alexnet: Callable[..., Ran], digits_run: Path, tmp_path: Path) 
 
 
 def test_units(alexnet: Callable[..., Ran], digits_run: Path, tmp_path: Path) -> None:
-    (tmp_path / "drawn").mkdir()
     options = ["--ckpt", digits_run, "--devices", "1", "--out", "drawn"]
     data = ["--eval-split", "test[:40]", "--batch-size", "40"]
     ran = alexnet("units", *options, *data, "--json")
@@ -86,8 +85,11 @@ def test_units(alexnet: Callable[..., Ran], digits_run: Path, tmp_path: Path) ->
     assert ran.out.split()[3:] == ["fc4", "all", "drawn/units-fc4.png"]
     ran = alexnet("units", *options, "--layer", "conv1", "--units", "x")
     assert ran.code == 2
-    ran = alexnet("units", *options[:-1], "gone")
-    assert "gone does not exist; make it first" in ran.err
+    ran = alexnet("units", *options, *data, "--layer", "logits", "--json")
+    assert {unit["tower"] for unit in json.loads(ran.out)[0]["units"]} == {None}
+    (tmp_path / "file").touch()
+    ran = alexnet("units", *options[:-1], "file")
+    assert "--out file: cannot be made: File exists; choose another folder" in ran.err
 
 
 def test_neighbors(

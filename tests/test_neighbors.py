@@ -1,6 +1,7 @@
 """The index: exact rows, whole after any interruption, never taken for another."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -78,6 +79,22 @@ def test_an_interrupted_index_ends_the_same(one, split, written, tmp_path, monke
         assert files(path)[name] == files(written)[name]
     again, whole = neighbors.read(path), neighbors.read(written)
     np.testing.assert_allclose(again.features, whole.features, rtol=2e-3, atol=1e-4)
+
+
+def test_two_that_write_the_same_index_write_it_once(one, split, written, tmp_path):
+    loaded, mesh = one
+    path = tmp_path / written.name
+    with ThreadPoolExecutor(2) as pool:
+        writing = [
+            pool.submit(
+                lambda: list(
+                    neighbors.write(path, loaded, split, mesh, "fc4", batch_size=40)
+                )
+            )
+            for _ in range(2)
+        ]
+        assert sorted(each.result() for each in writing) == [[], [40, 80, 100]]
+    assert files(path) == files(written)
 
 
 @pytest.mark.parametrize("damage", ["short", "mark", "gone"])

@@ -20,6 +20,7 @@ from alexnet_jax import (
     rundir,
 )
 from alexnet_jax.checkpoint import Loaded
+from alexnet_jax.data.splits import evenly
 from alexnet_jax.errors import CheckpointError, ConfigError, DataError
 from alexnet_jax.figures import chroma
 from alexnet_jax.mesh import make_mesh
@@ -78,11 +79,11 @@ def test_the_numbers_are_those_of_evaluation_and_of_prediction(
 
 def test_a_large_split_is_looked_at_evenly_and_the_page_says_so(loaded: Loaded):
     source, _ = data.open_split("digits", "test")
-    some = answers.evenly(source, 40)
+    some = evenly(source, 40)
     assert [some[place].id for place in (0, 1, 39)] == [
         source[place].id for place in (0, 9, 351)
     ]
-    assert answers.evenly(source, 360) is source
+    assert evenly(source, 360) is source
     found = answers.answer(
         *(loaded, source, MESH),
         limit=40,
@@ -155,7 +156,7 @@ def test_values_that_a_run_changed_are_marked(gathered: Gathered):
     html = page.render([gathered])
     assert "<mark>60</mark>" in html
     assert "twice the weights&#39;, as in net 145" in html  # a source
-    assert "after 60 of 2,694 steps" in html
+    assert "to step 60 of 2,694" in html
 
 
 def test_the_published_number_stands_beside_the_result(gathered: Gathered):
@@ -254,6 +255,30 @@ def test_time_is_counted_from_the_rates_of_the_rows(gathered: Gathered):
     run = dataclasses.replace(gathered, rows=rows, sessions=[])
     assert words.step_seconds(run) == pytest.approx(1 + 6)
     assert (words.elapsed(run), words.counted(run)) == ("7 s", "its steps alone")
+    # Of a session that was killed nobody knows how long it took.
+    began, ended = {"event": "began"}, {"event": "ended", "seconds": 2.0}
+    killed = dataclasses.replace(run, sessions=[began, began, ended])
+    assert (words.elapsed(killed), words.counted(killed)) == ("7 s", "its steps alone")
+    whole = dataclasses.replace(run, sessions=[began, ended, began, ended])
+    assert (words.elapsed(whole), words.counted(whole)) == ("4 s", "from start to end")
+
+
+def test_which_checkpoint_a_page_is_about(gathered: Gathered):
+    """The best of a run that went to its end is not its end."""
+    meta = gathered.meta
+
+    def said(run: Gathered) -> tuple[str, bool]:
+        standing = dict(words.facts(run))["checkpoint"].partition("epoch")[2]
+        cut = any("not run to its end" in remark for remark in words.remarks(run))
+        return standing.partition(", ")[2], cut
+
+    assert said(gathered) == ("the last", True)
+    end = dataclasses.replace(meta, step=meta.total_steps)
+    best = dataclasses.replace(gathered, last=end, best=True)
+    assert said(best) == ("the best by its validation error", False)
+    assert said(dataclasses.replace(best, best=False)) == ("", False)
+    stopped = dataclasses.replace(meta, plateau={"ended": True})
+    assert said(dataclasses.replace(gathered, last=stopped)) == ("the last", False)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_what_is_not_a_run(path):
     path.mkdir()
     assert failure(rundir.read_recipe, path) == (
         f"{path} is not a run directory (it has no recipe.toml); "
-        "start a run with --run-dir, or name one to --resume"
+        "name one that alexnet train made"
     )
     (path / "recipe.toml").write_text("name = ")
     assert failure(rundir.read_recipe, path).startswith(

@@ -46,6 +46,11 @@ def test_how_it_is_shown(monkeypatch, capsys):
     first, second = capsys.readouterr().out.splitlines()[1:]
     assert " ".join(first.split()) == "1 x 1 0.0e+00 0 B 0 B 1,500 900 100%"
     assert " ".join(second.split()) == "2 x 2 3.0e-07 2.0 KiB 976.6 KiB 1,600 - -"
+    for words in (["--mode", "train"], ["--devices", "1"], ["--network", "digit"]):
+        with pytest.raises(SystemExit) as ending:
+            main(["bench", "--scaling", *words])
+        assert ending.value.code != 0
+    capsys.readouterr()
     with pytest.raises(SystemExit):
         main(["bench", "--scaling", "--json"])
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -90,7 +90,7 @@ def ablate(
             chosen = runs.recipe(recipe, given, tuple(assignments or ()))
             names = None if only is None else [n.strip() for n in only.split(",")]
             plan = rows.plan(chosen, names, seeds)
-            folder = out or _folder(chosen)
+            folder = (out or _folder(chosen)).expanduser()
             screen.phase = "looking at the data"
             for each in plan.left_out:
                 screen.line(f"left out: {each.part}: {each.reason}")

@@ -1,9 +1,10 @@
 """``alexnet bench``: rates of this machine, in images a second."""
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,7 +33,7 @@ def bench(
             show_default="all four",
         ),
     ] = None,
-    batch_size: options.BatchSize = None,
+    batch_size: Annotated[int | None, options.batch_size("128")] = None,
     precision: options.Precision = None,
     devices: options.Devices = None,
     towers: options.Towers = None,
@@ -65,18 +66,32 @@ def bench(
       alexnet bench --network code2012 --mode train --batch-size 128 --json
     """
     runtime.set_up()
-    if scaling and out is not None:
-        raise typer.BadParameter("--out keeps rates; --scaling has --json")
     if scaling:
+        given = {
+            "--out": out,
+            "--mode": mode,
+            "--batch-size": batch_size,
+            "--precision": precision,
+            "--devices": devices,
+            "--towers": towers,
+        }
+        for name, value in given.items():
+            if value is not None:
+                raise typer.BadParameter(
+                    f"--scaling takes no {name}: only --network and --json"
+                )
         _compare_meshes(network, as_json)
         return
     if out is not None:
-        _save(out, [])  # what is wrong is said now, not after the measurements
+        _check(out)  # what is wrong is said now, not after the measurements
     from alexnet_jax import bench as rates
+    from alexnet_jax.networks import network as find_network
 
     networks = [network] if network else ["digits", "code2012"]
     modes: tuple[Mode, ...] = (mode,) if mode else rates.MODES
     plan: list[tuple[str, Mode]] = [(name, each) for name in networks for each in modes]
+    for name in networks:
+        find_network(name)
     found, lines = [], []
     with progress.Progress("measuring", quiet=as_json) as screen:
         for number, (name, each) in enumerate(plan):
@@ -126,8 +141,24 @@ def _save(out: Path, lines: Sequence[str]) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
-    try:
+    with _writing(out):
         out.write_text("".join(f"{line}\n" for line in lines))
+
+
+def _check(out: Path) -> None:
+    """Fail where ``_save`` would; what is in the file stays.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    with _writing(out), open(out, "a"):
+        pass
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConfigError(
             f"--out {out}: cannot be written: {error.strerror}; choose another file"
@@ -140,7 +171,9 @@ def _compare_meshes(network: str | None, as_json: bool) -> None:
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", 8)  # where there is no GPU
     from alexnet_jax import scaling
+    from alexnet_jax.networks import network as find_network
 
+    find_network(network or "code2012")
     found = []
     with progress.Progress("comparing meshes", quiet=as_json) as screen:
         for row in scaling.measure(network=network or "code2012"):

@@ -58,7 +58,10 @@ app.command(cls=Verb)(ablate)
 app.command(cls=Verb)(reproduce)
 
 
-COMPUTING = {"train", "eval", "predict", "bench", "ablate", "reproduce"}
+COMPUTING = {
+    *("train", "eval", "predict", "bench", "ablate", "reproduce"),
+    *("activations", "features", "units", "neighbors", "report"),
+}
 """Verbs that run a network."""
 
 

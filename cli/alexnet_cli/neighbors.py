@@ -75,7 +75,7 @@ def neighbors(
     ] = None,
     eval_split: options.EvalSplit = None,
     out: options.Picture = None,
-    batch_size: options.BatchSize = None,
+    batch_size: Annotated[int | None, options.batch_size("128")] = None,
     devices: options.Devices = None,
     towers: options.Towers = None,
     as_json: options.Json = False,

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -113,16 +113,20 @@ Assignments = Annotated[
         rich_help_panel=RUN,
     ),
 ]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
+
+
+def batch_size(default: str) -> Any:
+    """Return ``--batch-size``, which says what it is where it is not given."""
+    return typer.Option(
         metavar="N",
         min=1,
         help="Images in one step, over all devices.",
-        show_default="the recipe's",
+        show_default=default,
         rich_help_panel=RUN,
-    ),
-]
+    )
+
+
+BatchSize = Annotated[int | None, batch_size("the recipe's")]
 Devices = Annotated[
     int | None,
     typer.Option(

@@ -71,7 +71,7 @@ def reproduce(
             where = None if data_dir is None else str(data_dir.expanduser().absolute())
             flags = {} if where is None else {"data.dir": where}
             recipe = recipes.load(figure1.RECIPE, flags, tuple(assignments or ()))
-            folder = out or Path("runs") / figure
+            folder = (out or Path("runs") / figure).expanduser()
             told = figure1.reproduce(recipe, folder, seeds=seeds, stop=stop.asked)
             found = _follow(told, screen, stop)
         except KeyboardInterrupt as error:

@@ -29,7 +29,7 @@ def newest() -> Path:
             return run
     raise CheckpointError(
         "no run with a checkpoint in ./runs; train one with alexnet train, or name "
-        "one with --ckpt"
+        "one that lies elsewhere"
     )
 
 
@@ -109,6 +109,7 @@ def to_resume(recipe: str | None, run_dir: Path | None) -> Path | None:
     from alexnet_jax import recipes, rundir
 
     if run_dir is not None:
+        run_dir = run_dir.expanduser()
         if rundir.is_run(run_dir):
             return run_dir
         view.note(f"nothing to resume in {run_dir}: starting at step 0")

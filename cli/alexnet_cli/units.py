@@ -48,7 +48,7 @@ def units(
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
-    batch_size: options.BatchSize = None,
+    batch_size: Annotated[int | None, options.batch_size("128")] = None,
     devices: options.Devices = None,
     towers: options.Towers = None,
     as_json: options.Json = False,
@@ -81,6 +81,8 @@ def units(
         name: excitement.choose(table, name, len(meta.classes), wanted)
         for name in layer or excitement.layers(table)
     }
+    if out is not None:
+        out = _folder(out)
     pictures = {
         name: runs.picture(out and out / f"units-{name}.png", path, f"units-{name}.png")
         for name in chosen
@@ -122,6 +124,24 @@ def units(
     )
 
 
+def _folder(out: Path) -> Path:
+    """Make the folder of the pictures.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    from alexnet_jax.errors import ConfigError
+
+    out = out.expanduser()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--out {out}: cannot be made: {error.strerror}; choose another folder"
+        ) from None
+    return out
+
+
 def _sees(field: dict[str, int]) -> str:
     return f"{field['size']}×{field['size']} pixels" if field["stride"] else "all"
 
@@ -151,10 +171,11 @@ def _draw(
     from alexnet_jax import figures
     from alexnet_jax import units as excitement
     from alexnet_jax.networks import network
+    from alexnet_jax.table import Classifier
 
     table = network(loaded.meta.network)
     traced = excitement.traced(table, layer)
-    field, maps = traced.field, traced.outputs[-1]
+    field, maps, towers = traced.field, traced.outputs[-1], table.towers
     shown, records = [], []
     cut = excitement.patches(loaded, source, layer, best)
     for unit, patches in zip(best.units, cut, strict=True):
@@ -174,8 +195,9 @@ def _draw(
         shown.append(
             figures.Unit(f"unit {unit}", remark, [patch.pixels for patch in patches])
         )
-        tower = 1 + unit * table.towers // maps
-        records.append({"unit": unit, "tower": tower, "patches": found})
+        # The classifier's units are sums over all towers.
+        own = None if isinstance(traced.row, Classifier) else 1 + unit * towers // maps
+        records.append({"unit": unit, "tower": own, "patches": found})
     caption = f"best of {source.name}"
     if field.stride:
         caption += (

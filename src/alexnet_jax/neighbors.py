@@ -2,12 +2,13 @@
 
 The index is what one layer says of every picture of a split, in half precision, in a
 file that is mapped rather than read: ImageNet's 1.28 million rows of 4,096 are 10.5 GB.
-A search goes through it in pieces. Its name is a fingerprint of the weights, the split
-and the layer, so a changed one is never taken for the old one; it is written row after
-row and goes on where it was interrupted.
+A search goes through it in pieces. Its name is a fingerprint of the weights, the layer
+and the split (of that its name, its length and a few pictures), so that another one is
+not taken for it; it is written row after row and goes on where it was interrupted.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -145,11 +146,16 @@ def write(
     """
     table = find_network(loaded.meta.network)
     width = _width(table, len(loaded.meta.classes), layer)
-    done = _rows_in(path, width)
-    if done < len(source):
-        path.mkdir(parents=True, exist_ok=True)
-        _check_space(path, 2 * len(source) * width)
-        yield from _write(path, done, loaded, source, mesh, layer, batch_size)
+    if _rows_in(path, width) == len(source):
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / ".lock", "w") as lock:
+        # Who asks meanwhile waits, and finds it written.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = _rows_in(path, width)
+        if done < len(source):
+            _check_space(path, 2 * len(source) * width)
+            yield from _write(path, done, loaded, source, mesh, layer, batch_size)
 
 
 def read(path: Path) -> Index:

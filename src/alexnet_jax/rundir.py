@@ -11,7 +11,7 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def read_recipe(path: Path) -> Recipe:
     if not is_run(path):
         raise CheckpointError(
             f"{path} is not a run directory (it has no recipe.toml); "
-            "start a run with --run-dir, or name one to --resume"
+            "name one that alexnet train made"
         )
     try:
         return recipes.override(tomllib.loads((path / "recipe.toml").read_text()), {})
@@ -318,6 +318,21 @@ def _rows(event: StepDone | Evaluated) -> list[dict[str, Any]]:
 def read_metrics(run_dir: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a run's ``metrics.jsonl``; a last line cut off is left out."""
     return _read_lines(run_dir / "metrics.jsonl")
+
+
+def step_seconds(rows: Iterable[dict[str, Any]], batch_size: int) -> float:
+    """Return the seconds that a run's steps took, interruptions not counted.
+
+    Args:
+        rows: of ``metrics.jsonl``.
+        batch_size: images a step.
+    """
+    total, before = 0.0, 0
+    for row in rows:
+        if rate := row.get("images_per_second"):
+            total += (row["step"] - before) * batch_size / rate
+            before = row["step"]
+    return total
 
 
 def read_sessions(run_dir: Path) -> Iterator[dict[str, Any]]:

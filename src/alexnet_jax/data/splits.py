@@ -47,6 +47,15 @@ class Subset:
         return self.source[int(self.indices[index])]
 
 
+def evenly(source: Source, limit: int) -> Source:
+    """Return at most ``limit`` records of a source, evenly spaced."""
+    count = len(source)
+    if count <= limit:
+        return source
+    places = np.arange(limit, dtype=np.int64) * count // limit
+    return Subset(f"{limit:,} of {source.name}", source, places)
+
+
 def base(split: str) -> str:
     """Return the name of a split without its slice."""
     return split.partition("[")[0]

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from alexnet_jax import classes, data, evaluate, metrics, steps, units
 from alexnet_jax.checkpoint import Loaded
 from alexnet_jax.data.records import Source
-from alexnet_jax.data.splits import Subset
+from alexnet_jax.data.splits import evenly
 from alexnet_jax.evaluate import Result
 from alexnet_jax.networks import network as find_network
 
@@ -79,14 +79,6 @@ class Answers:
     pairs: Sequence[Pair]
     mistakes: Sequence[Shown]
     samples: Sequence[Shown]
-
-
-def evenly(source: Source, limit: int) -> Source:
-    """Return at most ``limit`` records of a split, evenly spaced."""
-    count = len(source)
-    if count <= limit:
-        return source
-    return Subset(source.name, source, np.arange(limit) * count // limit)
 
 
 def answer(

@@ -13,12 +13,13 @@ from alexnet_jax.checkpoint import Loaded, Meta
 from alexnet_jax.classes import readable
 from alexnet_jax.config import Recipe
 from alexnet_jax.data.records import Source
+from alexnet_jax.data.splits import evenly
 from alexnet_jax.errors import DataError
 from alexnet_jax.evaluate import Result
 from alexnet_jax.figures import Chroma, chroma
 from alexnet_jax.networks import network as find_network
 from alexnet_jax.recipes import Published, Sources
-from alexnet_jax.report.answers import Answers, answer, evenly
+from alexnet_jax.report.answers import Answers, answer
 from alexnet_jax.table import Field
 
 ANSWERED = 10_000  # pictures that a network is asked about, at most
@@ -66,7 +67,10 @@ class Gathered:
 
     Attributes:
         path: of the run's directory.
+        typed: the same as one would type it here.
         meta: of the checkpoint that the page is about.
+        last: of the run's last one.
+        best: whether the page's was chosen for its validation error.
         recipe: of the run.
         rows: of ``metrics.jsonl``.
         sessions: of ``sessions.jsonl``.
@@ -81,7 +85,10 @@ class Gathered:
     """
 
     path: Path
+    typed: str
     meta: Meta
+    last: Meta
+    best: bool
     recipe: Recipe
     rows: Sequence[dict[str, Any]]
     sessions: Sequence[dict[str, Any]]
@@ -129,12 +136,14 @@ def gather(run: str | Path, mesh: Mesh, *, data_dir: str | None = None) -> Gathe
     path = checkpoint.resolve(run)
     inside = path.parent.name == "checkpoints"
     home = (path.parents[1] if inside else path).resolve()
+    here = Path.cwd()
     recipe = rundir.read_recipe(home)
     loaded = checkpoint.load(path, mesh)
     table = find_network(loaded.meta.network)
     first, *_ = steps.layer_names(table)
     kernel = hosts.whole(loaded.params[first]["kernel"])
     known = recipe.name in recipes.names()
+    role = loaded.meta.eval_role
     answers, layers, missing = None, [], None
     try:
         source, _ = data.open_split(
@@ -157,7 +166,10 @@ def gather(run: str | Path, mesh: Mesh, *, data_dir: str | None = None) -> Gathe
         missing = str(error)
     return Gathered(
         path=home,
+        typed=str(home.relative_to(here) if home.is_relative_to(here) else home),
         meta=loaded.meta,
+        last=checkpoint.read_meta(checkpoint.steps_in(home)[-1]),
+        best=role == "validation" and path.resolve() == checkpoint.resolve(home),
         recipe=recipe,
         rows=list(rundir.read_metrics(home)),
         sessions=list(rundir.read_sessions(home)),

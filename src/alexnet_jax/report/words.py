@@ -6,7 +6,7 @@ from typing import Any
 
 import tomli_w
 
-from alexnet_jax import recipes
+from alexnet_jax import recipes, rundir
 from alexnet_jax.networks import network as find_network
 from alexnet_jax.report.answers import Answers
 from alexnet_jax.report.gather import Gathered
@@ -117,16 +117,16 @@ def remarks(run: Gathered) -> list[str]:
     """Return what a reader of the result should know, a sentence each."""
     said = []
     found, published, meta = run.result, run.published, run.meta
-    ended = bool((meta.plateau or {}).get("ended"))
-    if meta.step < meta.total_steps and not ended:
+    ended = bool((run.last.plateau or {}).get("ended"))
+    if run.last.step < meta.total_steps and not ended:
         said.append(
-            f"It is the state after {meta.step:,} of {meta.total_steps:,} steps: the "
+            f"The run went to step {run.last.step:,} of {meta.total_steps:,}: the "
             "schedule was not run to its end."
         )
     if found is not None and published is not None and found.views != published.views:
         said.append(
             f"The published number is for {views(published.views)}, this one for the "
-            f"{views(found.views)}; like with like is: alexnet eval --ckpt {run.name} "
+            f"{views(found.views)}; like with like is: alexnet eval --ckpt {run.typed} "
             f"--views {published.views}"
         )
     other = [
@@ -204,9 +204,9 @@ def facts(run: Gathered) -> list[tuple[str, str]]:
 
 def _standing(run: Gathered) -> str:
     """Say which of a run's checkpoints it is, where that is more than one of many."""
-    if run.meta.step == max((row["step"] for row in run.rows), default=0):
+    if run.meta.step == run.last.step:
         return ", the last"
-    return ", the best by its validation error" if tested(run) == "validation" else ""
+    return ", the best by its validation error" if run.best else ""
 
 
 def machine(run: Gathered) -> list[tuple[str, str]]:
@@ -253,27 +253,25 @@ def _place(line: dict[str, Any]) -> list[tuple[str, str]]:
 
 def step_seconds(run: Gathered) -> float:
     """Return the seconds that steps took, from the rates of ``metrics.jsonl``."""
-    rows = [row for row in run.rows if row.get("images_per_second")]
-    before = [0, *(row["step"] for row in rows)]
-    return sum(
-        (row["step"] - start)
-        * run.recipe.optimizer.batch_size
-        / row["images_per_second"]
-        for start, row in zip(before, rows, strict=False)
-    )
+    return rundir.step_seconds(run.rows, run.recipe.optimizer.batch_size)
 
 
 def elapsed(run: Gathered) -> str:
     """Return how long a run took, as far as it is known."""
     ended = [line["seconds"] for line in run.sessions if line["event"] == "ended"]
-    seconds = sum(ended) or step_seconds(run)
+    seconds = sum(ended) if _none_killed(run) else step_seconds(run)
     return duration(seconds) if seconds else NOTHING
 
 
 def counted(run: Gathered) -> str:
     """Return what is counted in ``elapsed``."""
-    ended = any(line["event"] == "ended" for line in run.sessions)
-    return "from start to end" if ended else "its steps alone"
+    return "from start to end" if _none_killed(run) else "its steps alone"
+
+
+def _none_killed(run: Gathered) -> bool:
+    """Tell whether all of a run's time is on record: a killed session writes no end."""
+    said = [line["event"] for line in run.sessions]
+    return 0 < said.count("began") == said.count("ended")
 
 
 def devices(run: Gathered) -> str:

@@ -48,6 +48,7 @@ def ablate(
     Raises:
         AlexNetError: the folder is of another study, or a run cannot start or go on.
     """
+    folder = folder.expanduser()
     _open(folder, plan)
     done: list[Done] = []
     failed: list[Failed] = []

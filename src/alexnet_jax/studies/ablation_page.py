@@ -38,7 +38,7 @@ def text(table: Table, command: str) -> str:
         "Errors are of the last checkpoint, nothing is chosen by them. `training` is "
         "the error of training pictures, centre view, without dropout. Differences "
         "are in percentage points, without the part less with it, with Welch's 95% "
-        "interval.",
+        "interval. " + seen(table),
         "",
         "| without | runs | parameters | test error, mean (range; sd) | top-5 | "
         "training | seconds a run |",
@@ -64,6 +64,20 @@ def text(table: Table, command: str) -> str:
         for part, claim in sources.items()
     ]
     return "\n".join(lines) + "\n"
+
+
+def seen(table: Table) -> str:
+    """Say with which views the rows were tested."""
+    first = table.plan.recipe.eval.views[0]
+    other = [row.part for row in table.rows if row.views != first]
+    words = {1: "centre view", 10: "ten views"}
+    if not other:
+        return f"Test errors are of the {words[first]}."
+    return (
+        f"Test errors are of the {words[first]}; those of {', '.join(other)}, which "
+        "cannot be looked at so, are of the centre view, and compared with the centre "
+        "view of the whole."
+    )
 
 
 def percent(found: Spread) -> str:

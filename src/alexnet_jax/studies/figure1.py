@@ -138,6 +138,7 @@ def reproduce(
         ConfigError: there are trials of another recipe in ``folder``.
         TrainingError: no rate of a network brings it to ``TARGET``.
     """
+    folder = folder.expanduser()
     grids: dict[Activation, tuple[Curve, ...]] = {}
     chosen: dict[Activation, tuple[Curve, ...]] = {}
     first = recipe.run.seed

@@ -64,8 +64,8 @@ def write(found: Figure1, folder: Path, recipe: Recipe, command: str) -> dict[st
     Returns:
         What is in ``results.json``.
     """
-    devices = jax.local_devices()
-    machine = f"{len(devices)} x {devices[0].device_kind}, {data.cores()} cores"
+    # A trial computes on one device, however many there are.
+    machine = f"1 x {jax.local_devices()[0].device_kind}, {data.cores()} cores"
     versions = {name: version(name) for name in ("jax", "jaxlib", "flax", "numpy")}
     seconds = sum(curve.seconds for curve in _trials(found))
     lowest, middle, highest = found.spread or (None, None, None)

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from alexnet_jax import checkpoint, data, rundir
 from alexnet_jax import evaluate as evaluation
 from alexnet_jax.config import Recipe
 from alexnet_jax.data.records import Source
-from alexnet_jax.data.splits import Subset
+from alexnet_jax.data.splits import evenly
 from alexnet_jax.evaluate import Result
 from alexnet_jax.mesh import make_mesh
 from alexnet_jax.networks import network as find_network
@@ -48,7 +47,7 @@ def errors(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     return {
         "test": centre if views == 1 else tested(pictures.eval, views),
         "centre": dataclasses.asdict(Result(**centre)),
-        "train": tested(some(pictures.train, len(pictures.eval)), 1),
+        "train": tested(evenly(pictures.train, len(pictures.eval)), 1),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(loaded.params)),
         "steps": loaded.meta.step,
         "seconds": seconds(recipe, run_dir),
@@ -56,18 +55,7 @@ def errors(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     }
 
 
-def some(source: Source, count: int) -> Source:
-    """Return ``count`` evenly spaced records of a source, or all if it has fewer."""
-    count = min(count, len(source))
-    places = np.arange(count, dtype=np.int64) * len(source) // count
-    return Subset(f"{count:,} of {source.name}", source, places)
-
-
 def seconds(recipe: Recipe, run_dir: Path) -> float:
     """Return the seconds that a run's steps took, interruptions not counted."""
-    total, before = 0.0, 0
-    for row in rundir.read_metrics(run_dir):
-        if rate := row.get("images_per_second"):
-            total += (row["step"] - before) * recipe.optimizer.batch_size / rate
-            before = row["step"]
-    return total
+    rows = rundir.read_metrics(run_dir)
+    return rundir.step_seconds(rows, recipe.optimizer.batch_size)
