@@ -28,7 +28,7 @@ def learning_curves(rows: Sequence[dict[str, Any]], out: Path, *, title: str) ->
         [100 * row["top1_error"] for row in trained],
         color="#9db4c8",
         linewidth=1,
-        label="training (augmented, dropout on)",
+        label="training (as it learned)",
     )
     errors.plot(
         [row["epoch"] for row in tested],
@@ -44,7 +44,7 @@ def learning_curves(rows: Sequence[dict[str, Any]], out: Path, *, title: str) ->
         [row["loss"] for row in trained],
         color="#9db4c8",
         linewidth=1,
-        label="training (augmented, dropout on)",
+        label="training (as it learned)",
     )
     losses.plot(
         [row["epoch"] for row in tested],
