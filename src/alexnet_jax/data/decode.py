@@ -7,7 +7,7 @@ take a shorter way to the same pixels: a JPEG of the wanted size, which is what 
 prepared store holds (simplejpeg wraps the same libjpeg-turbo with the same settings),
 and a plain PNG of the wanted size, which is what tfds writes of small pictures.
 Scaling is Pillow's filter, computed by cykooz-resizer where that can be had: in a third
-of the time, within two levels (it rounds once, Pillow after each axis).
+of the time, and to within two of 255 levels of Pillow's own.
 """
 
 import io
