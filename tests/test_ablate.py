@@ -194,7 +194,10 @@ def test_a_row_without_ten_views_is_compared_by_the_centre_view():
         "crops": [measured(0.30, 0.1)],
     }
     plan, done = study(ten, runs, ["norm", "crops"])
-    full, norm, crops = tabulate(plan, done).rows
+    table = tabulate(plan, done)
+    said = "Test errors are of the ten views; those of crops, which cannot be looked"
+    assert said in ablation_page.text(table, "alexnet ablate")
+    full, norm, crops = table.rows
     assert (full.views, norm.views, crops.views) == (10, 10, 1)
     assert norm.top1 is not None
     assert norm.top1.mean == pytest.approx(0.04)

@@ -61,10 +61,12 @@ def test_the_command_keeps_what_json_prints(tmp_path, capsys, monkeypatch):
     assert ending.value.code == 0
     assert out.read_text() == capsys.readouterr().out
     assert json.loads(out.read_text())["mode"] == "input"
-    with pytest.raises(SystemExit) as ending:  # what was measured before stays
-        main(["bench", "--network", "digit", "--out", str(out)])
-    assert ending.value.code == 1
-    assert "digit" in capsys.readouterr().err
+    for file in (out, tmp_path / "new.jsonl"):  # what was measured before stays
+        with pytest.raises(SystemExit) as ending:
+            main(["bench", "--network", "digit", "--out", str(file)])
+        assert ending.value.code == 1
+    assert not (tmp_path / "new.jsonl").exists()
+    assert "no network 'digit'" in capsys.readouterr().err
     assert json.loads(out.read_text())["mode"] == "input"
     with pytest.raises(SystemExit) as ending:
         main([*words, "--out", str(tmp_path)])

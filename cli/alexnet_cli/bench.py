@@ -82,16 +82,17 @@ def bench(
                 )
         _compare_meshes(network, as_json)
         return
-    if out is not None:
-        _check(out)  # what is wrong is said now, not after the measurements
     from alexnet_jax import bench as rates
     from alexnet_jax.networks import network as find_network
 
     networks = [network] if network else ["digits", "code2012"]
     modes: tuple[Mode, ...] = (mode,) if mode else rates.MODES
     plan: list[tuple[str, Mode]] = [(name, each) for name in networks for each in modes]
+    # What is wrong is said now, not after the measurements.
     for name in networks:
         find_network(name)
+    if out is not None:
+        _check(out)
     found, lines = [], []
     with progress.Progress("measuring", quiet=as_json) as screen:
         for number, (name, each) in enumerate(plan):
