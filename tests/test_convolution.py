@@ -151,6 +151,7 @@ def test_the_kernels_gradient_is_the_same_in_any_portions(
     monkeypatch, batch, patch_bytes
 ):
     monkeypatch.setattr(patches, "PATCH_BYTES", patch_bytes)
+    jax.clear_caches()  # or what was traced with other portions would be taken
     x, kernel = map(jnp.asarray, arrays(5, 5, batch=batch))
     dy = jnp.asarray(np.random.default_rng(1).normal(size=(batch, 5, 5, 4)), x.dtype)
 
@@ -183,6 +184,7 @@ def test_bfloat16_stays_and_its_gradient_is_summed_in_float32(monkeypatch):
     # 12 images of 17 x 17 ones, one by one: each adds 289, which bfloat16 would round
     # to 288. The sum is rounded once: 12 * 289 = 3468 to 3472, not to 12 * 288 = 3456.
     monkeypatch.setattr(patches, "PATCH_BYTES", 1)
+    jax.clear_caches()
     x = jnp.ones((12, 17, 17, 1), jnp.bfloat16)
     kernel = jnp.ones((1, 1, 1, 1), jnp.bfloat16)
 

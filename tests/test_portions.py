@@ -11,7 +11,7 @@ from alexnet_jax.mesh import make_mesh
 from alexnet_jax.networks import network
 from alexnet_jax.normalization import response_norm, spatial_norm
 from alexnet_jax.pooling import max_pool
-from alexnet_jax.portions import in_portions
+from alexnet_jax.portions import alone, in_portions
 
 IMAGE_BYTES = 7 * 7 * 4 * 4
 
@@ -114,3 +114,17 @@ def test_other_backends_run_the_whole_batch(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     traced = jax.make_jaxpr(lambda x: in_portions(ROWS, x))(maps(4, np.float32))
     assert "scan" not in str(traced)
+
+
+def test_what_is_made_alone_is_the_same_and_is_not_fused_with_what_follows():
+    def parts(x):
+        return {"more": x + 1, "twice": [2 * x]}
+
+    def run(x):
+        made = alone(parts, x)
+        return made["more"] * made["twice"][0]
+
+    x = maps(2, np.float32)
+    np.testing.assert_array_equal(jax.jit(run)(x), (x + 1) * (2 * x))
+    program = jax.jit(run).lower(x).compile().as_text()
+    assert program.count(" conditional(") == 1

@@ -7,6 +7,7 @@ each, so that the patches stay in the cache. And it computes windows of few chan
 pixel at a time: as patches' rows they are as good as any matrix.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -40,6 +41,7 @@ def pays(kernel: Kernel | jax.ShapeDtypeStruct) -> bool:
     return kernel.shape[2] <= FEW_CHANNELS
 
 
+@partial(jax.jit, static_argnums=2)  # traced once where it is used twice
 def conv(x: Maps, kernel: Kernel, pad: int) -> Out:
     """Convolve with stride 1 and zero padding.
 
@@ -54,13 +56,13 @@ def conv(x: Maps, kernel: Kernel, pad: int) -> Out:
     out = _out(x, kernel, pad)
     columns = kernel.reshape(-1, kernel.shape[-1])
 
-    def some(first: Array, x: Maps) -> Out:
-        del first
+    def some(x: Maps) -> Out:
         return (_rows(x, len(kernel), pad) @ columns).reshape(len(x), out, out, -1)
 
     return map_portions(some, _portion(x, kernel, pad), x)
 
 
+@partial(jax.jit, static_argnums=3)
 def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
     """Return the gradient of ``conv``'s kernel: patches' transpose times ``dy``.
 
@@ -75,8 +77,7 @@ def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
     portion = _portion(x, kernel, pad)
     heaps = 2 if len(x) % (2 * portion) == 0 else 1
 
-    def add(total: Array, first: Array, *some: Array) -> Array:
-        del first
+    def add(total: Array, *some: Array) -> Array:
         # XLA copies patches with one thread, but two heaps of them at the same time.
         for images, gradients in zip(*(jnp.split(a, heaps) for a in some), strict=True):
             gradients = gradients.reshape(-1, outputs)

@@ -55,23 +55,54 @@ def _portion(x: Images) -> int:
     return divide(len(x), x.nbytes // len(x), PORTION_BYTES)
 
 
-Carry = TypeVar("Carry")
+Tree = TypeVar("Tree")
 
 
 def fold_portions(
-    body: Callable[..., Carry], start: Carry, portion: int, *arrays: Images
-) -> Carry:
+    body: Callable[..., Tree], start: Tree, portion: int, *arrays: Images
+) -> Tree:
     """Return what becomes of ``start`` when each portion is added to it in turn.
 
     Args:
-        body: a function of what was so far, of the first image's number, and of the
-            portion's images in each array.
+        body: a function of what was so far and of the portion's images in each array.
         start: any tree of arrays.
         portion: see ``divide``.
         arrays: of as many images each.
     """
+    return _each(lambda so_far, _, *some: body(so_far, *some), start, portion, *arrays)
 
-    def one(turn: Int[Array, ""], so_far: Carry) -> Carry:
+
+def map_portions(
+    body: Callable[..., Made], portion: int, *arrays: Images, over: bool = False
+) -> Made:
+    """Return what ``body`` makes of all images, ``portion`` of them at a time.
+
+    Args:
+        body: a function of the portion's images in each array.
+        portion: see ``divide``.
+        arrays: of as many images each.
+        over: put each portion in the place of the first array's, of the same shape.
+            The result needs no room of its own then, which XLA would fill with zeros.
+    """
+
+    def put(out: Array, first: Array, *some: Array) -> Array:
+        return lax.dynamic_update_slice_in_dim(out, body(*some), first, 0)
+
+    start = arrays[0]
+    if not over:
+        parts = [jax.eval_shape(lambda a: a[:portion], a) for a in arrays]
+        made = jax.eval_shape(body, *parts)
+        shape = (len(start), *made.shape[1:])
+        start = jnp.zeros_like(start, made.dtype, shape=shape)
+    return _each(put, start, portion, *arrays)
+
+
+def _each(
+    body: Callable[..., Tree], start: Tree, portion: int, *arrays: Images
+) -> Tree:
+    """Fold over portions; ``body`` is told the number of the first image too."""
+
+    def one(turn: Int[Array, ""], so_far: Tree) -> Tree:
         # Not arrays with an axis of portions: of a portion of one image XLA would make
         # a copy, for the axis of length one.
         first = turn * portion
@@ -81,34 +112,8 @@ def fold_portions(
     return lax.fori_loop(0, len(arrays[0]) // portion, one, start)
 
 
-def map_portions(
-    body: Callable[..., Made], portion: int, *arrays: Images, over: bool = False
-) -> Made:
-    """Return what ``body`` makes of all images, ``portion`` of them at a time.
-
-    Args:
-        body: a function of the first image's number and of the portion's images in
-            each array.
-        portion: see ``divide``.
-        arrays: of as many images each.
-        over: put each portion in the place of the first array's, of the same shape.
-            The result needs no room of its own then, which XLA would fill with zeros.
-    """
-
-    def put(out: Array, first: Array, *some: Array) -> Array:
-        return lax.dynamic_update_slice_in_dim(out, body(first, *some), first, 0)
-
-    start = arrays[0]
-    if not over:
-        parts = [jax.eval_shape(lambda a: a[:portion], a) for a in arrays]
-        made = jax.eval_shape(body, jnp.int32(0), *parts)
-        shape = (len(start), *made.shape[1:])
-        start = jnp.zeros_like(start, made.dtype, shape=shape)
-    return fold_portions(put, start, portion, *arrays)
-
-
-def alone(function: Callable[..., Made], first: Array, *arrays: Images) -> Made:
-    """Return ``function(*arrays)`` from a kernel of its own.
+def alone(function: Callable[..., Tree], *arrays: Array) -> Tree:
+    """Return ``function(*arrays)``, any tree of arrays, from kernels of its own.
 
     XLA would fuse it with what comes after: into the copying of the result to its
     place, which it does with one thread, or into a pool, which would do a norm anew
@@ -117,11 +122,15 @@ def alone(function: Callable[..., Made], first: Array, *arrays: Images) -> Made:
     """
     made = jax.eval_shape(function, *arrays)
 
-    def never(*arrays: Images) -> Made:
-        return jnp.zeros_like(arrays[0], made.dtype, shape=made.shape)
+    def never(*arrays: Array) -> Tree:
+        def nothing(part: jax.ShapeDtypeStruct) -> Array:
+            return jnp.zeros_like(arrays[0], part.dtype, shape=part.shape)
 
-    # Of a number that XLA knew it would see through the question.
-    return lax.cond(first >= 0, function, never, *arrays)
+        return jax.tree.map(nothing, made)
+
+    # What is behind a barrier XLA does not know until it has done with branches.
+    always = lax.optimization_barrier(jnp.bool_(True))
+    return lax.cond(always, function, never, *arrays)
 
 
 def _pull(row: Row, x: Images, dy: Made) -> Images:
@@ -130,8 +139,8 @@ def _pull(row: Row, x: Images, dy: Made) -> Images:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _run(x: Images, rows: Rows) -> Made:
-    def body(first: Array, x: Images) -> Made:
-        return reduce(lambda x, row: alone(row, first, x), rows, x)
+    def body(x: Images) -> Made:
+        return reduce(lambda x, row: alone(row, x), rows, x)
 
     return map_portions(body, _portion(x), x)
 
@@ -141,12 +150,12 @@ def _forward(x: Images, rows: Rows):
 
 
 def _backward(rows: Rows, x: Images, dy: Made):
-    def body(first: Array, x: Images, dy: Made) -> Images:
+    def body(x: Images, dy: Made) -> Images:
         inputs = [x]
         for row in rows[:-1]:
-            inputs.append(alone(row, first, inputs[-1]))
+            inputs.append(alone(row, inputs[-1]))
         for row, own in zip(reversed(rows), reversed(inputs), strict=True):
-            dy = alone(partial(_pull, row), first, own, dy)
+            dy = alone(partial(_pull, row), own, dy)
         return dy
 
     return (map_portions(body, _portion(x), x, dy, over=True),)

@@ -106,11 +106,15 @@ def abstract_state(
 def create_state(
     recipe: Recipe, network: Network, classes: int, mesh: Mesh
 ) -> TrainState:
-    """Draw the initial state, each parameter made where it lies."""
+    """Draw the initial state, each parameter made where it lies; does not wait."""
     where = jax.tree.map(
         lambda leaf: leaf.sharding, abstract_state(recipe, network, classes, mesh)
     )
-    make = jax.jit(lambda: init_state(recipe, network, classes), out_shardings=where)
+    make = jax.jit(
+        lambda: init_state(recipe, network, classes),
+        out_shardings=where,
+        compiler_options=compiler_options(mesh, runs_once=True),
+    )
     return make()
 
 

@@ -9,6 +9,7 @@ stopped anywhere and continued ends with the same parameters as one that never w
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def _fit(
     state, meta, bad = _restore(job, checkpoints)
     for step in bad:
         yield Advice(f"checkpoint {step} is damaged; continuing from an earlier one")
-    step = int(state.step)
+    step = meta.step  # not the state's: that is still being drawn
     evaluated = None if meta.evaluated is None else Result(**meta.evaluated)
     plateau = Plateau(**(meta.plateau or {}))
     run.forget_after(step, tested=evaluated is not None)
@@ -118,9 +119,13 @@ def _fit(
         )
         return
 
-    yield Preparing("reading the pictures")
     pictures = job.dataset.eval  # as they are stored, before they are decoded
-    job = in_memory(job)
+    with ThreadPoolExecutor(1) as aside:
+        decoded = aside.submit(in_memory, job)
+        yield Preparing("compiling the training step")
+        train_step = compile_step(job)
+        yield Preparing("reading the pictures")
+        job = decoded.result()
     if step:
         preprocess = load_checkpoint(checkpoints.directory / str(step), mesh).preprocess
     else:
@@ -129,8 +134,6 @@ def _fit(
             state, preprocess, what = finetune.start(job, state, preprocess)
             yield Advice(what)
     preprocess = jax.device_put(preprocess, NamedSharding(mesh, P()))
-    yield Preparing("compiling the training step")
-    train_step = compile_step(job)
     eval_step = steps.eval_step(
         job.network, job.classes, mesh, views=1, precision=recipe.run.precision
     )

@@ -15,7 +15,7 @@ Winograd, *Arithmetic Complexity of Computations* (1980).
 """
 
 from collections.abc import Sequence
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -25,7 +25,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from alexnet_jax.patches import Products
-from alexnet_jax.portions import divide, fold_portions, map_portions
+from alexnet_jax.portions import alone, divide, fold_portions, map_portions
 
 Maps = Float[Array, "batch height width inputs"]
 Kernel = Float[Array, "taps taps inputs outputs"]
@@ -114,6 +114,7 @@ WINDOWS = Sums(np.eye(1), np.eye(1), np.eye(1))
 """Nothing is added up: windows stay as they are."""
 
 
+@partial(jax.jit, static_argnums=2)  # traced once where it is used twice
 def conv(x: Maps, kernel: Kernel, pad: int) -> Out:
     """Convolve with stride 1 and zero padding.
 
@@ -128,8 +129,7 @@ def conv(x: Maps, kernel: Kernel, pad: int) -> Out:
     tiles = _Tiles.of(x, kernel, pad)
     filters = tiles.filters(kernel)
 
-    def some(first: Array, x: Maps) -> Out:
-        del first
+    def some(x: Maps) -> Out:
         return tiles.joined(
             [
                 [_slide(pixels, taps) for pixels, taps in zip(*pair, strict=True)]
@@ -140,6 +140,7 @@ def conv(x: Maps, kernel: Kernel, pad: int) -> Out:
     return map_portions(some, tiles.portion, x)
 
 
+@partial(jax.jit, static_argnums=3)
 def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
     """Return the gradient of ``conv``'s kernel.
 
@@ -156,8 +157,7 @@ def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
     _, _, inputs, features = kernel.shape
     products = Products(tiles.window * inputs, features)
 
-    def add(totals: Sheaf, first: Array, x: Maps, dy: Out) -> Sheaf:
-        del first
+    def add(totals: Sheaf, x: Maps, dy: Out) -> Sheaf:
         return [
             [
                 products.add(
@@ -184,6 +184,9 @@ def kernel_gradient(x: Maps, kernel: Kernel, dy: Out, pad: int) -> Kernel:
 
 class _Tiles(NamedTuple):
     """How maps are cut into tiles, and what is added up of them.
+
+    Lines are made before what is made of a line: fused, XLA would make each line anew
+    for every sum across it, and compile a program of its own for each sum of each line.
 
     Attributes:
         sums: down a column and across a row.
@@ -219,9 +222,9 @@ class _Tiles(NamedTuple):
     def filters(self, kernel: Kernel) -> Sheaf:
         """Return each sum of a kernel's taps, ``[window, I, O]``."""
         down, across = self.sums
-        lines = _add(down.taps, kernel)
         return [
-            _add(across.taps, jnp.split(line, across.taps.shape[1])) for line in lines
+            _add(across.taps, jnp.split(line, across.taps.shape[1]))
+            for line in alone(partial(_add, down.taps), kernel)
         ]
 
     def kernel(self, totals: Sheaf) -> Kernel:
@@ -233,8 +236,11 @@ class _Tiles(NamedTuple):
     def pixels(self, x: Maps) -> Sheaf:
         """Return each sum of a tile's pixels, ``[B, down, across + window - 1, I]``."""
         zeros = [(self.pad, self.pad + self._spare(axis)) for axis in (0, 1)]
-        x = jnp.pad(x, ((0, 0), *zeros, (0, 0)))
-        return [self._along(line, 1) for line in self._along(x, 0)]
+
+        def lines(x: Maps) -> list[Array]:
+            return self._along(jnp.pad(x, ((0, 0), *zeros, (0, 0))), 0)
+
+        return [self._along(line, 1) for line in alone(lines, x)]
 
     def _along(self, x: Array, axis: int) -> list[Array]:
         weights, step = self.sums[axis].pixels, len(self.sums[axis].results)
@@ -260,20 +266,23 @@ class _Tiles(NamedTuple):
     def apart(self, dy: Out) -> Sheaf:
         """Return the gradient of ``joined``: of each product, for that of results."""
         down, across = self.sums
-        spare = ((0, self._spare(axis)) for axis in (0, 1))
-        dy = jnp.pad(dy, ((0, 0), *spare, (0, 0)))
-        dy = dy.reshape(
-            len(dy),
-            *(self.grid[0], len(down.results)),
-            *(self.grid[1], len(across.results)),
-            -1,
-        )
-        rows = [dy[:, :, i] for i in range(len(down.results))]
-        lines = _add(down.results.T, rows)
+        spare = [(0, self._spare(axis)) for axis in (0, 1)]
+
+        def lines(dy: Out) -> list[Array]:
+            dy = jnp.pad(dy, ((0, 0), *spare, (0, 0)))
+            dy = dy.reshape(
+                len(dy),
+                *(self.grid[0], len(down.results)),
+                *(self.grid[1], len(across.results)),
+                -1,
+            )
+            rows = [dy[:, :, i] for i in range(len(down.results))]
+            return _add(down.results.T, rows)
+
         columns = range(len(across.results))
         return [
             _add(across.results.T, [line[:, :, :, i] for i in columns])
-            for line in lines
+            for line in alone(lines, dy)
         ]
 
     def _whole(self, axis: int) -> int:
