@@ -118,22 +118,27 @@ def bench(
             m.network,
             m.mode,
             f"{m.batch_size:,}",
-            f"{m.images_per_second:,.1f}",
-            f"{m.min:,.1f} to {m.max:,.1f}",
+            _rate(m.images_per_second),
+            f"{_rate(m.min)}-{_rate(m.max)}",
             "" if m.share_of_matmul is None else f"{m.share_of_matmul:.0%}",
             f"{m.peak_memory / 2**30:.2f}",
-            f"{m.compile_seconds:.1f}",
+            f"{m.compile_seconds:.1f} s",
         )
         for m in found
     ]
-    numbers = ("batch", "images/s", "range", "of matmul", "peak GiB", "compile s")
+    numbers = ("batch", "images/s", "range", "matmul", "GiB", "compile")
     view.answer(view.table(("network", "mode", *numbers), rows, right=numbers))
     last = found[-1]
     packages = ", ".join(f"{name} {number}" for name, number in last.versions.items())
     view.note(
-        f"median of {last.n} repeats, {last.precision}; a product of matrices runs at "
-        f"{last.matmul_flops / 1e9:,.0f} GFLOP/s; {last.device}; {packages}"
+        f"median of {last.n} repeats, {last.precision}; matmul: share of a product of "
+        f"matrices, which runs at {last.matmul_flops / 1e9:,.0f} GFLOP/s; GiB: peak "
+        f"memory; {last.device}; {packages}"
     )
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
 
 
 def _save(out: Path, lines: Sequence[str]) -> None:
