@@ -127,4 +127,5 @@ def test_what_is_made_alone_is_the_same_and_is_not_fused_with_what_follows():
     x = maps(2, np.float32)
     np.testing.assert_array_equal(jax.jit(run)(x), (x + 1) * (2 * x))
     program = jax.jit(run).lower(x).compile().as_text()
+    assert program is not None
     assert program.count(" conditional(") == 1
