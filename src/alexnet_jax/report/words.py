@@ -246,9 +246,14 @@ def machine(run: Gathered) -> list[tuple[str, str]]:
 def _place(line: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the hardware of a session."""
     return [
-        ("processor", f"{line['processor']}, {line['cores']} cores"),
+        ("processor", _processor(line)),
         ("devices", line["mesh"]),
     ]
+
+
+def _processor(line: dict[str, Any]) -> str:
+    cores = line["cores"]
+    return f"{line['processor']}, {cores} core{'s' * (cores != 1)}"
 
 
 def step_seconds(run: Gathered) -> float:
@@ -280,7 +285,7 @@ def devices(run: Gathered) -> str:
         if line["event"] == "began":
             if "cpu" not in line["devices"]:
                 return line["devices"]
-            return f"{line['processor']}, {line['cores']} cores"
+            return _processor(line)
     return "machine not recorded"
 
 
