@@ -352,3 +352,12 @@ def test_a_run_ends_with_its_report_and_can_be_reported_again(
     code, out, err = alexnet("report", "runs/digits-1", "--out", "no/page.html")
     assert code == 1
     assert "the folder no does not exist; make it first" in err
+
+
+@pytest.mark.parametrize(("cores", "said"), [(1, "CPU, 1 core"), (2, "CPU, 2 cores")])
+def test_one_core_is_not_many(gathered, cores, said):
+    began = next(line for line in gathered.sessions if line["event"] == "began")
+    line = {**began, "processor": "CPU", "cores": cores, "devices": "1 x cpu"}
+    run = dataclasses.replace(gathered, sessions=[line])
+    assert words.devices(run) == said
+    assert ("processor", said) in words.machine(run)
