@@ -26,6 +26,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
 from alexnet_jax.convolution import conv, shift
+from alexnet_jax.dense import product
 from alexnet_jax.locally_connected import local
 from alexnet_jax.normalization import response_norm, spatial_norm
 from alexnet_jax.pooling import avg_pool, max_pool
@@ -140,7 +141,7 @@ class AlexNet(nnx.Module):
                         kernel, bias = self._local(row.name, dtype)
                         xs = _apart(xs, local_towers)
                         units = _join([x.reshape(x.shape[0], -1) for x in xs])
-                        logits = units @ kernel
+                        logits = product(units, kernel)
                         wide = jnp.promote_types(dtype, jnp.float32)
                         logits = lax.psum(logits.astype(wide), "tower")
                         if pooled:  # sum over the units, back to one's own images
@@ -183,19 +184,22 @@ class AlexNet(nnx.Module):
                 yield from ((row,) for row in rows)
 
     def _local(self, name: str, dtype: DTypeLike) -> tuple[Array, Array]:
-        """Return this device's kernel and bias of a layer, varying over 'data'."""
+        """Return this device's kernel and bias of a layer, varying over 'data'.
+
+        The kernel varies over 'tower' too, as the units that it weighs do.
+        """
         kernel = self.weights[name]["kernel"][...].astype(dtype)
         bias = self.weights[name]["bias"][...].astype(dtype)
-        return vary(kernel), vary(bias)
+        return vary(vary(kernel), "tower"), vary(bias)
 
 
-def vary(x: Array) -> Array:
-    """Cast to varying over 'data': each device differentiates with respect to its own.
+def vary(x: Array, axis: str = "data") -> Array:
+    """Cast to varying over an axis: each device differentiates with respect to its own.
 
     What JAX takes for one array on all devices it sums the gradient of at once.
     """
     try:
-        return lax.pcast(x, "data", to="varying")
+        return lax.pcast(x, axis, to="varying")
     except ValueError:  # it varies already, and JAX knows no cast from that to that
         return x
 
@@ -296,7 +300,7 @@ def _weigh(
             return shift(x, bias)
         case LocallyConnected():  # each place has a bias of its own
             return local(x, kernel, row.stride, row.pad) + bias
-    return x.reshape(x.shape[0], -1) @ kernel + bias
+    return product(x.reshape(x.shape[0], -1), kernel) + bias
 
 
 def graph(network: Network, classes: int) -> nnx.GraphDef:
