@@ -45,6 +45,11 @@ def over_square(x, size, alpha, beta, k):
     return y
 
 
+def by_tower(x, towers, **constants):
+    apart = x.reshape(*x.shape[:-1], towers, -1)
+    return response_norm(apart, **constants).reshape(x.shape)
+
+
 def maps(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape, scale=2.0)
 
@@ -58,8 +63,8 @@ def test_the_norms_are_the_loops(constants):
     def norms(x):
         common = {"size": size, "beta": beta, "k": k}
         return [
-            response_norm(x, towers=1, scale=alpha / size, **common),
-            response_norm(x, towers=2, scale=alpha / size, **common),
+            response_norm(x, scale=alpha / size, **common),
+            by_tower(x, 2, scale=alpha / size, **common),
             spatial_norm(x, scale=alpha / size**2, **common),
         ]
 
@@ -72,7 +77,7 @@ def test_the_norms_are_the_loops(constants):
 def test_a_windows_neighbours_are_counted_once():
     # Ones everywhere. Five maps: 3, 4, 5, 4, 3 neighbours; k = 0 and beta = 1 / 2.
     constants = {"scale": 1.0, "beta": 0.5, "k": 0.0}
-    norm = jax.jit(lambda x: response_norm(x, towers=1, size=5, **constants))
+    norm = jax.jit(lambda x: response_norm(x, size=5, **constants))
     y = np.asarray(norm(jnp.ones((1, 1, 1, 5))))
     np.testing.assert_allclose(y[0, 0, 0] ** -2, [3, 4, 5, 4, 3], rtol=1e-6)
     # A square of 3 on 3 pixels: 4 neighbours at a corner, 6 at an edge, 9 within.
@@ -96,7 +101,7 @@ def test_a_tower_does_not_feel_the_other():
 
     @jax.jit(static_argnums=1)
     def norm(x, towers):
-        return response_norm(x, towers=towers, size=5, scale=0.2, beta=0.75, k=1.0)
+        return by_tower(x, towers, size=5, scale=0.2, beta=0.75, k=1.0)
 
     def felt(towers):
         apart = np.abs(np.asarray(norm(louder, towers)) - np.asarray(norm(x, towers)))
@@ -107,11 +112,11 @@ def test_a_tower_does_not_feel_the_other():
 
 
 def response(x):
-    return response_norm(x, towers=2, size=5, scale=0.8 / 5, beta=0.75, k=2.0)
+    return by_tower(x, 2, size=5, scale=0.8 / 5, beta=0.75, k=2.0)
 
 
 def response_root(x):
-    return response_norm(x, towers=2, size=3, scale=0.8 / 3, beta=0.5, k=1.0)
+    return by_tower(x, 2, size=3, scale=0.8 / 3, beta=0.5, k=1.0)
 
 
 def spatial(x):
@@ -162,7 +167,7 @@ def test_squares_of_small_values_are_not_lost():
 
     @jax.jit
     def norm(x):
-        return response_norm(x, towers=1, size=5, scale=scale, beta=4.0, k=1.0)
+        return response_norm(x, size=5, scale=scale, beta=4.0, k=1.0)
 
     y = norm(x)
     # 5 neighbours in the middle: 2 / (1 + 5 / 512)^4 = 1.924, not 2.

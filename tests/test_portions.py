@@ -17,7 +17,7 @@ IMAGE_BYTES = 7 * 7 * 4 * 4
 
 
 def across(x):
-    return response_norm(x, towers=2, size=3, scale=0.3, beta=0.75, k=2.0)
+    return response_norm(x, size=3, scale=0.3, beta=0.75, k=2.0)
 
 
 def within(x):

@@ -112,8 +112,8 @@ class AlexNet(nnx.Module):
         for row, *more in self._stretches(alone=record is not None):
             if more:
                 rows = [row for row in (row, *more) if isinstance(row, Plain)]
-                passes = _passes(rows, local_towers // len(xs))
-                xs = [in_portions(passes, x) for x in xs]
+                run = partial(in_portions, _passes(rows))
+                xs = [_tower_by_tower(run, x, local_towers // len(xs)) for x in xs]
                 continue
             with jax.named_scope(row.name):
                 match row:
@@ -148,9 +148,10 @@ class AlexNet(nnx.Module):
                             logits = lax.psum_scatter(logits, "data", tiled=True)
                         xs = [logits + bias.astype(wide)]
                     case ResponseNorm() if pair and row.reads == "both":
-                        xs = [_own_half(_normalize(row, _both(xs), towers=1))]
+                        xs = [_own_half(_plain(row, _both(xs)))]
                     case _ if isinstance(row, Plain):
-                        xs = [_plain(row, x, local_towers // len(xs)) for x in xs]
+                        run, towers = partial(_plain, row), local_towers // len(xs)
+                        xs = [_tower_by_tower(run, x, towers) for x in xs]
                     case Dropout():
                         inverted = row.rule == "inverted"
                         if masks is not None:
@@ -245,20 +246,27 @@ def _own_half(x: Array) -> Array:
     return lax.dynamic_slice_in_dim(x, start, width, axis=-1)
 
 
-def _normalize(row: ResponseNorm, x: Array, towers: int) -> Array:
-    return response_norm(
-        x, towers=towers, size=row.size, scale=row.scale, beta=row.beta, k=row.k
-    )
+def _tower_by_tower(run: Callable[[Array], Array], x: Array, towers: int) -> Array:
+    """Return what ``run`` makes of ``x``, towers having an axis of their own for it.
+
+    So a norm's windows end where a tower does.
+    """
+    if towers == 1:
+        return run(x)
+    y = run(x.reshape(*x.shape[:-1], towers, -1))
+    return y.reshape(*y.shape[:-2], -1)
 
 
 Plain = ResponseNorm | SpatialNorm | MaxPool | AvgPool | Relu | Tanh
 """Rows without parameters or chance: a function of one image's maps."""
 
 
-def _plain(row: Plain, x: Array, towers: int) -> Array:
+def _plain(row: Plain, x: Array) -> Array:
     match row:
         case ResponseNorm():
-            return _normalize(row, x, towers)
+            return response_norm(
+                x, size=row.size, scale=row.scale, beta=row.beta, k=row.k
+            )
         case SpatialNorm():
             return spatial_norm(
                 x, size=row.size, scale=row.scale, beta=row.beta, k=row.k
@@ -272,7 +280,7 @@ def _plain(row: Plain, x: Array, towers: int) -> Array:
     return jax.nn.relu(x)  # no gradient at 0, as in the 2012 kernels
 
 
-def _passes(rows: list[Plain], towers: int) -> tuple[Callable[[Array], Array], ...]:
+def _passes(rows: list[Plain]) -> tuple[Callable[[Array], Array], ...]:
     """Return a function a row; a ReLU goes with its neighbour, being next to free."""
     groups: list[list[Plain]] = []
     for row in rows:
@@ -285,7 +293,7 @@ def _passes(rows: list[Plain], towers: int) -> tuple[Callable[[Array], Array], .
     def run(group: list[Plain], x: Array) -> Array:
         for row in group:
             with jax.named_scope(row.name):
-                x = _plain(row, x, towers)
+                x = _plain(row, x)
         return x
 
     return tuple(partial(run, group) for group in groups)

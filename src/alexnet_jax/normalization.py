@@ -15,27 +15,24 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Maps = Float[Array, "batch height width channels"]
+Maps = Float[Array, "batch height width ... channels"]
 WindowSum = Callable[[Maps], Maps]
 
 
-def response_norm(
-    x: Maps, *, towers: int, size: int, scale: float, beta: float, k: float
-) -> Maps:
-    """Normalise over ``size`` neighbouring maps of the same tower (section 3.3).
+def response_norm(x: Maps, *, size: int, scale: float, beta: float, k: float) -> Maps:
+    """Normalise over ``size`` neighbouring maps (section 3.3).
 
     ``x / (k + scale * sum of squares)^beta``; the window is cut at the first and the
-    last map of a tower.
+    last map.
 
     Args:
-        x: ``[B, H, W, C]``, channels in tower order.
-        towers: how many towers' maps ``x`` holds.
+        x: ``[B, H, W, C]``, or ``[B, H, W, T, C]`` of T towers, each by itself.
         size: maps in a window, odd.
         scale: of the sum of squares: alpha, or alpha / size; the rows derive it.
         beta: the power.
         k: the constant, ``minDiv`` in the 2012 code.
     """
-    window = partial(_sum_over_maps, towers=towers, size=size)
+    window = partial(_sum_over_maps, size=size)
     return _normalize(x, window, scale, beta, k)
 
 
@@ -49,19 +46,16 @@ def spatial_norm(x: Maps, *, size: int, scale: float, beta: float, k: float) -> 
     return _normalize(x, window, scale, beta, k)
 
 
-def _sum_over_maps(x: Maps, *, towers: int, size: int) -> Maps:
-    *lead, channels = x.shape
-    width, half = channels // towers, size // 2
-    apart = x.reshape(*lead, towers, width)
-    padded = jnp.pad(apart, ((0, 0),) * 4 + ((half, half),))
-    parts = [padded[..., i : i + width] for i in range(size)]
-    return reduce(jnp.add, parts).reshape(x.shape)
+def _sum_over_maps(x: Maps, *, size: int) -> Maps:
+    width, half = x.shape[-1], size // 2
+    padded = jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((half, half),))
+    return reduce(jnp.add, [padded[..., i : i + width] for i in range(size)])
 
 
 def _sum_over_square(x: Maps, *, size: int) -> Maps:
     half = size // 2
     for axis in (1, 2):  # a square's sum is a column's sum of rows' sums
-        pad = [(0, 0)] * 4
+        pad = [(0, 0)] * x.ndim
         pad[axis] = (half, half)
         padded = jnp.pad(x, pad)
         parts = [

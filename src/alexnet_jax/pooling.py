@@ -17,8 +17,13 @@ from jaxtyping import Array, Float
 
 from alexnet_jax.table import pool_size
 
-Maps = Float[Array, "batch height width channels"]
-Pooled = Float[Array, "batch out_height out_width channels"]
+Maps = Float[Array, "batch height width *channels"]
+Pooled = Float[Array, "batch out_height out_width *channels"]
+
+
+def _around(x: Array, pad: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return how to pad the two axes of the pictures alone."""
+    return [pad if axis in (1, 2) else (0, 0) for axis in range(x.ndim)]
 
 
 def _reduce_windows(
@@ -27,7 +32,7 @@ def _reduce_windows(
     """Combine each window's pixels, columns first and then rows."""
     out = pool_size(x.shape[1], size, stride)
     high = max(0, (out - 1) * stride + size - x.shape[1])
-    x = jnp.pad(x, ((0, 0), (0, high), (0, high), (0, 0)), constant_values=fill)
+    x = jnp.pad(x, _around(x, (0, high)), constant_values=fill)
     reach = (out - 1) * stride + 1
     for axis in (1, 2):
         x = lax.optimization_barrier(x)  # or XLA computes x anew for every slice
@@ -44,7 +49,7 @@ def _gather(
     stride: int,
     pixel: Callable[[int, int, list[tuple[int, int]]], Array],
     batch: int,
-    channels: int,
+    channels: tuple[int, ...],
 ) -> Maps:
     """Assemble a picture from ``stride**2`` interleaved ones.
 
@@ -55,7 +60,7 @@ def _gather(
         pixel: gives, for a remainder (r, s) and the windows that reach it (how many
             steps back in y and x), the pixels at ``stride * i + r, stride * j + s``.
         batch: pictures.
-        channels: of the picture.
+        channels: axes behind the picture's.
     """
     cells = -(-side // stride)
 
@@ -73,15 +78,14 @@ def _gather(
         for r in range(stride)
     ]
     whole = jnp.stack(rows, axis=2)
-    whole = whole.reshape(batch, cells * stride, cells * stride, channels)
+    whole = whole.reshape(batch, cells * stride, cells * stride, *channels)
     return whole[:, :side, :side]
 
 
 def _shifted(y: Pooled, cells: int, reach: int, fill: float) -> Callable:
     """Return a function of (d, e) that gives the window d, e steps back of a cell."""
     extra = max(0, cells - y.shape[1])
-    pad = ((0, 0), (reach, extra), (reach, extra), (0, 0))
-    padded = jnp.pad(y, pad, constant_values=fill)
+    padded = jnp.pad(y, _around(y, (reach, extra)), constant_values=fill)
     return lambda d, e: padded[
         :, reach - d : reach - d + cells, reach - e : reach - e + cells
     ]
@@ -94,7 +98,8 @@ def max_pool(x: Maps, size: int, stride: int) -> Pooled:
     the 2012 kernels (XLA and PyTorch choose one where values tie).
 
     Args:
-        x: ``[B, H, H, C]``; a last window may hang over (ceiling rule).
+        x: ``[B, H, H, C]``, or with more axes of channels; a last window may hang
+            over (ceiling rule).
         size: of a window, pixels.
         stride: pixels from one window to the next.
     """
@@ -115,12 +120,11 @@ def _max_forward(x: Maps, size: int, stride: int):
 
 def _max_backward(size: int, stride: int, saved: tuple[Maps, Pooled], dy: Pooled):
     x, y = saved
-    batch, side, _, channels = x.shape
+    batch, side, _, *channels = x.shape
     cells, reach = -(-side // stride), (size - 1) // stride
     spare = cells * stride - side
-    pad = ((0, 0), (0, spare), (0, spare), (0, 0))
-    apart = jnp.pad(x, pad, constant_values=-jnp.inf).reshape(
-        batch, cells, stride, cells, stride, channels
+    apart = jnp.pad(x, _around(x, (0, spare)), constant_values=-jnp.inf).reshape(
+        batch, cells, stride, cells, stride, *channels
     )
     # Where there is no window its maximum is infinite, and no pixel equals it.
     best = _shifted(y, cells, reach, jnp.inf)
@@ -131,7 +135,7 @@ def _max_backward(size: int, stride: int, saved: tuple[Maps, Pooled], dy: Pooled
         none = jnp.zeros_like(here)
         return sum((jnp.where(here == best(*w), flow(*w), 0) for w in windows), none)
 
-    return (_gather(side, size, stride, pixel, batch, channels),)
+    return (_gather(side, size, stride, pixel, batch, tuple(channels)),)
 
 
 _max_pool.defvjp(_max_forward, _max_backward)
@@ -141,11 +145,12 @@ def avg_pool(x: Maps, size: int, stride: int) -> Pooled:
     """Return each window's mean over the pixels inside the picture (cuda-convnet).
 
     Args:
-        x: ``[B, H, H, C]``; a last window may hang over (ceiling rule).
+        x: ``[B, H, H, C]``, or with more axes of channels; a last window may hang
+            over (ceiling rule).
         size: of a window, pixels.
         stride: pixels from one window to the next.
     """
-    ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+    ones = jnp.ones((1, *x.shape[1:3], *(1,) * (x.ndim - 3)), x.dtype)
     return _sum_pool(x, size, stride) / _sum_pool(ones, size, stride)
 
 
@@ -161,16 +166,16 @@ def _sum_forward(x: Maps, size: int, stride: int):
 
 
 def _sum_backward(size: int, stride: int, shape: tuple[int, ...], dy: Pooled):
-    batch, side, _, channels = shape
+    batch, side, _, *channels = shape
     cells, reach = -(-side // stride), (size - 1) // stride
     flow = _shifted(dy, cells, reach, 0.0)
 
     def pixel(r: int, s: int, windows: list[tuple[int, int]]) -> Array:
         del r, s
-        none = jnp.zeros((batch, cells, cells, channels), dy.dtype)
+        none = jnp.zeros((batch, cells, cells, *channels), dy.dtype)
         return sum((flow(*w) for w in windows), none)
 
-    return (_gather(side, size, stride, pixel, batch, channels),)
+    return (_gather(side, size, stride, pixel, batch, tuple(channels)),)
 
 
 _sum_pool.defvjp(_sum_forward, _sum_backward)
