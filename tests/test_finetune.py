@@ -12,7 +12,7 @@ import pytest
 from alexnet_jax import checkpoint, finetune, recipes, steps
 from alexnet_jax.augment import Preprocess
 from alexnet_jax.errors import ConfigError
-from alexnet_jax.job import measure, plan_job
+from alexnet_jax.job import count, measure, plan_job
 from alexnet_jax.mesh import make_mesh
 from alexnet_jax.networks import DIGITS
 from alexnet_jax.train import fit
@@ -91,7 +91,7 @@ def test_frozen_layers_stay_and_the_others_learn(digits_run, tmp_path):
 def test_the_first_scores_are_those_of_the_weights(digits_run):
     # At rate 1e-30 nothing moves in float32: what is tested is what was loaded.
     job, drawn = planned(digits_run)
-    state, preprocess, _ = finetune.start(job, drawn, measure(job))
+    state, preprocess, _ = finetune.start(job, drawn, measure(job, count(job)))
     weights = loaded(digits_run)
     predict = steps.forward(DIGITS, 10, job.mesh, views=1, precision="f32")
     draw = np.random.default_rng(0)

@@ -148,29 +148,43 @@ def in_memory(job: Job) -> Job:
     return dataclasses.replace(job, dataset=dataset)
 
 
-def measure(job: Job) -> Preprocess:
-    """Take the training set's statistics from its store, or compute them.
+def count(job: Job) -> data.Accumulator | None:
+    """Count this process's share of the training pictures, where it has to be done.
 
-    Of several processes each counts a share of the pictures; the sums are exact.
+    Returns:
+        None where the store carries what the pictures come to.
+
+    Raises:
+        ImageError: a picture cannot be decoded.
     """
     statistics, channels = job.dataset.statistics, job.network.channels
     # A store's are of colours; a network that reads grey needs its own.
-    if statistics is None or statistics.mean.shape[-1] != channels:
-        config = job.recipe.data
-        mine = hosts.together(
-            lambda: data.measure_part(
-                job.dataset.train,
-                config.image_size,
-                channels,
-                config.resize,
-                part=jax.process_index(),
-                parts=hosts.count(),
-            )
-        )
-        total = data.Accumulator(config.image_size, channels)
+    if statistics is not None and statistics.mean.shape[-1] == channels:
+        return None
+    return data.measure_part(
+        job.dataset.train,
+        job.recipe.data.image_size,
+        channels,
+        job.recipe.data.resize,
+        part=jax.process_index(),
+        parts=hosts.count(),
+    )
+
+
+def measure(job: Job, mine: data.Accumulator | None) -> Preprocess:
+    """Return the preprocessing that follows from the training pictures.
+
+    Args:
+        job: the run.
+        mine: what ``count`` gave this process; the sums of all are exact.
+    """
+    statistics = job.dataset.statistics
+    if mine is not None:
+        total = data.Accumulator(job.recipe.data.image_size, job.network.channels)
         for share in hosts.gather_bytes(mine.to_bytes()):
-            total.merge(data.Accumulator.from_bytes(share, config.image_size, channels))
+            total.merge(data.Accumulator.from_bytes(share, *total.sums.shape[1:]))
         statistics = total.statistics()
+    assert statistics is not None  # else there would be something to count
     return augment.preprocess(statistics.mean, statistics.covariance)
 
 

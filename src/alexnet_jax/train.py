@@ -38,7 +38,15 @@ from alexnet_jax.events import (
     Started,
     StepDone,
 )
-from alexnet_jax.job import Job, compile_step, facts, in_memory, measure, plan_job
+from alexnet_jax.job import (
+    Job,
+    compile_step,
+    count,
+    facts,
+    in_memory,
+    measure,
+    plan_job,
+)
 from alexnet_jax.meter import Meter
 from alexnet_jax.model import Params
 from alexnet_jax.optim import Plateau
@@ -122,14 +130,15 @@ def _fit(
     pictures = job.dataset.eval  # as they are stored, before they are decoded
     with ThreadPoolExecutor(1) as aside:
         decoded = aside.submit(in_memory, job)
+        counted = None if step else aside.submit(lambda: count(decoded.result()))
         yield Preparing("compiling the training step")
         train_step = compile_step(job)
         yield Preparing("reading the pictures")
         job = decoded.result()
-    if step:
+    if counted is None:
         preprocess = load_checkpoint(checkpoints.directory / str(step), mesh).preprocess
     else:
-        preprocess = measure(job)
+        preprocess = measure(job, hosts.together(counted.result))
         if recipe.run.init_from is not None:
             state, preprocess, what = finetune.start(job, state, preprocess)
             yield Advice(what)

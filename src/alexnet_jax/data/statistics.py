@@ -45,8 +45,10 @@ class Accumulator:
         self.sums += image
         # float64 holds whole numbers to 2**53: exact for images of up to 10**11 pixels,
         # and a matrix product is far faster in floats.
-        pixels = image.reshape(-1, image.shape[-1]).astype(np.float64)
-        self.moments += (pixels.T @ pixels).astype(np.uint64)
+        planes = image.reshape(-1, image.shape[-1]).T.astype(np.float64, order="C")
+        # Pair by pair: a product of matrices three numbers wide takes twice as long.
+        products = np.array([[one @ other for other in planes] for one in planes])
+        self.moments += products.astype(np.uint64)
         self.images += 1
 
     def merge(self, other: "Accumulator") -> None:
