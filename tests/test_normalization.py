@@ -66,12 +66,14 @@ def test_the_norms_are_the_loops(constants):
             response_norm(x, scale=alpha / size, **common),
             by_tower(x, 2, scale=alpha / size, **common),
             spatial_norm(x, scale=alpha / size**2, **common),
+            spatial_norm(x.reshape(2, 6, 6, 2, 7), scale=alpha / size**2, **common),
         ]
 
-    one, two, square = norms(x.astype(np.float32))
+    one, two, square, apart = norms(x.astype(np.float32))
     np.testing.assert_allclose(one, over_maps(x, 1, *constants), rtol=1e-5)
     np.testing.assert_allclose(two, over_maps(x, 2, *constants), rtol=1e-5)
     np.testing.assert_allclose(square, over_square(x, *constants), rtol=1e-5)
+    np.testing.assert_array_equal(apart.reshape(x.shape), square)
 
 
 def test_a_windows_neighbours_are_counted_once():

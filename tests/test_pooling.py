@@ -184,6 +184,22 @@ def test_gradients_in_float64_are_those_of_small_steps(pool, case):
 
 
 @pytest.mark.parametrize("pool", [max_pool, avg_pool])
+def test_towers_may_have_an_axis_of_their_own(pool):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 9, (2, 6, 6, 10)).astype(np.float32)  # with ties
+    dy = rng.normal(size=(2, 3, 3, 10)).astype(np.float32)
+
+    @jax.jit
+    def run(x, dy):
+        y, pull = jax.vjp(lambda x: pool(x, 3, 2), x)
+        return y, pull(dy)[0]
+
+    apart = run(x.reshape(2, 6, 6, 2, 5), dy.reshape(2, 3, 3, 2, 5))
+    for one, other in zip(run(x, dy), apart, strict=True):
+        np.testing.assert_array_equal(one, other.reshape(one.shape))
+
+
+@pytest.mark.parametrize("pool", [max_pool, avg_pool])
 def test_bfloat16_stays(pool):
     def run(x):
         y, pull = jax.vjp(lambda x: pool(x, 3, 2), x)

@@ -18,13 +18,16 @@ Out = Float[Array, "batch outputs"]
 
 @jax.custom_vjp
 def product(x: Units, kernel: Kernel) -> Out:
-    """Return ``x @ kernel``.
+    """Return ``x @ kernel``, a fully connected layer without its bias (section 3.5).
 
     Inside ``shard_map`` both arguments must vary over the same mesh axes.
 
     Args:
         x: ``[B, I]``.
         kernel: ``[I, O]``, of the same dtype.
+
+    Returns:
+        ``[B, O]``, of the same dtype.
     """
     return x @ kernel
 
